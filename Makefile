@@ -1,0 +1,28 @@
+# make fit    sets everything up and fits the hierarchical model to the synthetic panel
+# make test   sets everything up and runs the tests
+PYTHON := $(firstword $(foreach v,3.13 3.12,$(shell command -v python$(v) >/dev/null 2>&1 && python$(v) -c 'print("python$(v)")' 2>/dev/null)))
+BIN := .venv/bin
+
+.PHONY: install fit test lint clean
+
+install: .venv/installed
+
+fit: install
+	$(BIN)/python -m src.fit model=hier
+
+test: install
+	$(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "hierdid needs Python 3.12 or 3.13 on the path" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""What we believe: priors, hierarchy and likelihood as pure functions returning a PyMC model."""

@@ -1,0 +1,59 @@
+"""Effects partially pooled over event time, cohorts, cells, groups and their interactions."""
+
+from __future__ import annotations
+
+import pymc as pm
+
+from models import effects, likelihoods, spillovers
+from models.inputs import CrossProducts, Design, Priors
+
+
+def build(
+    design: Design,
+    evidence: CrossProducts,
+    priors: Priors,
+    path: str = "increments",
+    tails: str = "normal",
+    late: bool = True,
+    interactions: bool = True,
+) -> pm.Model:
+    """Hierarchical staggered difference-in-differences.
+
+        tau_it = mu + path_e + cohort_g + cell_gt + industry_k + ownership_o + (industry:ownership)_ko
+                 + 1{e >= 1} (industry_late_k + ownership_late_o)
+
+    Parameters
+    ----------
+    design : Design
+    evidence : CrossProducts
+    priors : Priors
+    path : {"increments", "random_walk", "gaussian_process"}
+    tails : {"normal", "student_t"}
+        Of the pooled deviations.
+    late : bool
+        Group effects after the adoption period may differ from those in it.
+    interactions : bool
+        Pairwise interactions of the groups.
+
+    Notes
+    -----
+    Limits: all spreads to 0 give `pooled`; without groups, fixed spreads to infinity give `nopool`.
+    Assumes that the levels of a term are exchangeable given its predictor, and parallel trends.
+    """
+    several_cohorts = design.blocks["cohort"].size > 1
+    names = [
+        *(["cohort", "cell"] if several_cohorts else []),
+        *design.groups,
+        *(design.interactions if interactions else ()),
+        *(name for name in design.blocks if late and name.endswith("_late")),
+    ]
+    with pm.Model(coords=likelihoods.coords(design)) as model:
+        terms = {"mu": effects.average(priors)}
+        if design.blocks["path"].size > 1:
+            terms["path"] = effects.path(design, priors, path)
+        for name in names:
+            if design.blocks[name].size > 1:
+                terms[name] = effects.pooled(design.blocks[name], priors, tails)
+        terms |= spillovers.slopes(design, priors)
+        likelihoods.gaussian(design, terms, evidence, priors)
+    return model

@@ -1,0 +1,47 @@
+"""The likelihood of the coefficient vector, a function of the evidence alone."""
+
+from __future__ import annotations
+
+import pymc as pm
+import pytensor.tensor as pt
+
+from models.inputs import CrossProducts, Design, Priors
+
+
+def coords(design: Design) -> dict[str, tuple]:
+    """Coordinates of every dimension, made once."""
+    found: dict[str, tuple] = {block.dim: block.levels for block in design.blocks.values() if block.dim}
+    found["event_time_step"] = design.blocks["path"].levels[1:]
+    return found
+
+
+def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Priors):
+    """Gaussian likelihood of theta with unit effects, periods and covariates integrated out.
+
+        log p = -dof log sigma - (square - 2 moment'theta + theta'gram theta) / (2 sigma^2)
+        log sigma ~ Normal(0, priors.sigma), in units of s
+
+    Parameters
+    ----------
+    design : Design
+    terms : dict of str to tensor
+        Coefficients of each block of the design that the model uses.
+    evidence : CrossProducts
+        Over all columns of the design's effects and exposures, outcome in units of s.
+
+    Returns
+    -------
+    tensor, shape (column,)
+        theta, a Deterministic over the labelled columns.
+    """
+    names = tuple(terms)
+    used = evidence.take(design.columns(names))
+    pm.modelcontext(None).add_coord("column", design.labels(names))
+    theta = pm.Deterministic("theta", pt.concatenate([pt.atleast_1d(term) for term in terms.values()]), dims="column")
+    sigma = pm.LogNormal("sigma", 0.0, priors.sigma)
+    # as data, not constants: one compiled model then serves every panel of the same structure
+    gram, moment = pm.Data("gram", used.gram), pm.Data("moment", used.moment)
+    square, dof = pm.Data("square", used.square), pm.Data("dof", used.dof)
+    quadratic = square - 2 * pt.dot(moment, theta) + pt.dot(theta, pt.dot(gram, theta))
+    pm.Potential("evidence", -dof * pt.log(sigma) - quadratic / (2 * sigma**2))
+    return theta

@@ -1,0 +1,1 @@
+"""What we do: read, design, collapse, sample, estimate, compare, draw."""

@@ -1,0 +1,124 @@
+"""Describe a panel in plain text before anything is fitted: what is there, what was handled, where it is thin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.panel import Factor, Panel, count
+
+SHOWN = 5  # levels listed at each end of a long list
+
+
+def describe(panel: Panel, exposures: dict[str, np.ndarray]) -> str:
+    """Units, balance, adoption, groups, exposures, weights and notes of a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+    exposures : dict of str to array, shape (row,)
+        Exposures without NaN, as `src.exposure.row_shares` gives them.
+
+    Returns
+    -------
+    str
+        Several short sections.
+    """
+    sections = [describe_rows(panel), describe_adoption(panel)]
+    sections += [describe_group(panel, group) for group in panel.groups.values()]
+    if exposures:
+        sections.append(describe_exposures(panel, exposures))
+    if np.ptp(panel.weight) > 0:
+        sections.append(describe_weights(panel.weight))
+    if panel.notes:
+        sections.append("Handled\n" + "\n".join(f"  {note}" for note in panel.notes))
+    return "\n\n".join(sections)
+
+
+def describe_rows(panel: Panel) -> str:
+    """Size, balance and outcome."""
+    units, periods, rows = len(panel.units), panel.periods, len(panel.unit)
+    period = np.searchsorted(periods, panel.time)
+    first = np.full(units, len(periods))
+    last = np.full(units, -1)
+    np.minimum.at(first, panel.unit, period)
+    np.maximum.at(last, panel.unit, period)
+    seen = np.bincount(panel.unit, minlength=units)
+    gaps = (last - first + 1 > seen).sum()
+    y = panel.outcome
+    lines = [
+        f"Panel {panel.name}: {count(units, 'unit')}, {count(len(periods), 'period')} ({periods[0]} to {periods[-1]}), "
+        f"{count(rows, 'row')}",
+        f"  balance    {rows / (units * len(periods)):.1%} of unit-periods present; {(seen == len(periods)).sum():,} units in "
+        f"every period, {gaps:,} with gaps, {(seen == 1).sum():,} with a single row",
+        f"  outcome    mean {y.mean():.4g}, sd {y.std():.4g}, from {y.min():.4g} to {y.max():.4g}"
+        + (" (log)" if panel.is_log else ""),
+    ]
+    if panel.covariate_names:
+        lines.append(f"  covariates {', '.join(panel.covariate_names)}")
+    outside = len(panel.roster.cohort) - units
+    if outside:
+        lines.append(f"  {count(outside, 'unit')} of the file without a row here; they still expose others")
+    return "\n".join(lines)
+
+
+def describe_adoption(panel: Panel) -> str:
+    """Cohorts with their units, and treated rows."""
+    never = np.isinf(panel.cohort)
+    treated = panel.treated
+    adopters = np.unique(panel.unit[treated])
+    cohorts, sizes = np.unique(panel.cohort[~never], return_counts=True)
+    rows = dict(zip(*np.unique(panel.row_cohort[treated], return_counts=True), strict=True))
+    lines = [
+        f"Adoption: {count(len(adopters), 'treated unit')}, {count(treated.sum(), 'treated row')} ({treated.mean():.1%})",
+        f"  {'cohort':>8}{'units':>8}{'treated rows':>14}",
+        *(f"  {g:>8.0f}{n:>8,}{rows.get(g, 0):>14,}" for g, n in zip(cohorts, sizes, strict=True)),
+        f"  {'never':>8}{never.sum():>8,}{0:>14}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_group(panel: Panel, group: Factor) -> str:
+    """Levels of a group and treated units in them; of many levels, the largest and the smallest."""
+    adopters = np.unique(panel.unit[panel.treated])
+    units = np.bincount(group.code, minlength=len(group.levels))
+    treated = np.bincount(group.code[adopters], minlength=len(group.levels))
+    order = np.lexsort((-units, -treated))
+    without = (treated == 0).sum()
+    lines = [
+        f"Group {group.name}: {count(len(group.levels), 'level')}; treated units a level: median {np.median(treated):g}, "
+        f"{(treated == 1).sum():,} with one, {without:,} without (no effect of their own)"
+    ]
+    width = max(8, *(len(level) for level in group.levels)) + 2
+    lines.append(f"  {'level':<{width}}{'units':>8}{'treated':>9}")
+    order = order[treated[order] > 0] if len(order) > 2 * SHOWN else order
+    skipped = len(order) - 2 * SHOWN
+    for place, k in enumerate(order):
+        if skipped > 0 and SHOWN <= place < SHOWN + skipped:
+            if place == SHOWN:
+                lines.append(f"  ... {count(skipped, 'level')} between ...")
+            continue
+        lines.append(f"  {group.levels[k]:<{width}}{units[k]:>8,}{treated[k]:>9,}")
+    return "\n".join(lines)
+
+
+def describe_exposures(panel: Panel, exposures: dict[str, np.ndarray]) -> str:
+    """Distribution of each exposure among untreated and treated rows."""
+    width = max(8, *(len(name) for name in exposures)) + 2
+    heads = ("rows", "mean", "sd", "25%", "50%", "75%", "max", "zero")
+    lines = ["Exposures", f"  {'':<{width}}{'':<10}" + "".join(f"{head:>9}" for head in heads)]
+    for name, share in exposures.items():
+        for label, rows in (("untreated", ~panel.treated), ("treated", panel.treated)):
+            s = share[rows]
+            numbers = [s.mean(), s.std(), *np.quantile(s, [0.25, 0.5, 0.75]), s.max()]
+            cells = "".join(f"{number:>9.4f}" for number in numbers)
+            lines.append(f"  {name:<{width}}{label:<10}{len(s):>9,}{cells}{(s == 0).mean():>9.1%}")
+    return "\n".join(lines)
+
+
+def describe_weights(weight: np.ndarray) -> str:
+    """Spread of the weights, and how many rows of equal weight they are worth (Kish 1965)."""
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    return (
+        f"Weights: from {weight.min():.3g} to {weight.max():.3g} (mean 1), sd {weight.std():.3g}; "
+        f"as good as {effective:,.0f} of {len(weight):,} rows of equal weight"
+    )

@@ -1,0 +1,160 @@
+"""From a panel to the columns of the regression.
+
+    y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference + eps_it
+
+    tau_it = mu + path_e + cohort_g + cell_gt + sum of group terms
+
+`Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
+independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations
+
+import numpy as np
+import scipy.sparse as sp
+
+from models.inputs import Block, Design
+from src.panel import Panel
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Rows of the regression beside the names of its columns.
+
+    Attributes
+    ----------
+    design : Design
+    matrix : sparse array, shape (row, column)
+        Effects (treated rows only), exposures in SDs, standardised covariates, period dummies without the first.
+    shares : array, shape (row, exposure)
+        Exposures in their own unit.
+    exposure_sd : array, shape (exposure,)
+        SD of each exposure over exposed rows, its unit in `matrix`.
+    exposure_centre : array, shape (exposure,)
+        Weighted mean of each exposure over treated rows.
+    covariate_sd : array, shape (covariate,)
+        Unit of each covariate in `matrix`.
+    """
+
+    panel: Panel
+    design: Design
+    matrix: sp.csr_array
+    shares: np.ndarray
+    exposure_sd: np.ndarray
+    exposure_centre: np.ndarray
+    covariate_sd: np.ndarray
+
+    @property
+    def exposures(self) -> tuple[str, ...]:
+        """Names of the exposures that vary."""
+        return self.design.blocks["exposure"].levels if "exposure" in self.design.blocks else ()
+
+
+def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regression, list[str]]:
+    """Columns for every term that the panel can carry; a level exists only where a treated row has it.
+
+    Parameters
+    ----------
+    panel : Panel
+    shares : dict of str to array, shape (row,)
+        Exposures; one that is zero throughout is left out.
+
+    Returns
+    -------
+    Regression
+    notes : list of str
+        What was left out, one line each.
+    """
+    treated = np.flatnonzero(panel.treated)
+    notes = [f"exposure {name} is zero in every row and is left out" for name, s in shares.items() if not s.any()]
+    shares = {name: s for name, s in shares.items() if s.any()}
+    pieces: list[sp.csr_array] = []
+    blocks: dict[str, Block] = {}
+
+    def add(name: str, dim: str, levels: tuple, columns: sp.csr_array, predictor: np.ndarray | None = None) -> None:
+        start = sum(block.size for block in blocks.values())
+        blocks[name] = Block(name, dim, levels, start, predictor)
+        pieces.append(columns)
+
+    def add_treated(name: str, dim: str, labels: np.ndarray, rows: np.ndarray, predictor: dict | None = None) -> None:
+        levels, code = np.unique(labels, return_inverse=True)
+        indicator = sp.csr_array((np.ones(len(rows)), (treated[rows], code)), shape=(len(panel.unit), len(levels)))
+        slope = None
+        if predictor is not None:
+            z = np.array([predictor[level] for level in levels], dtype=float)
+            slope = z - z.mean() if np.ptp(z) > 0 else None
+        add(name, dim, tuple(levels.tolist()), indicator, slope)
+
+    every = np.arange(len(treated))
+    event_time = panel.event_time[treated].astype(int)
+    cohort = panel.row_cohort[treated].astype(int)
+    labels = {name: np.array(f.levels)[f.code][panel.unit[treated]] for name, f in panel.groups.items()}
+    predictors = {name: dict(zip(panel.groups[name].levels, z, strict=True)) for name, z in panel.predictors.items()}
+
+    add_treated("mu", "", np.zeros(len(treated), dtype=int), every)
+    add_treated("path", "event_time", event_time, every)
+    add_treated("cohort", "cohort", cohort, every)
+    add_treated("cell", "cell", cell_labels(cohort, panel.time[treated]), every)
+    for name in panel.groups:
+        add_treated(name, name, labels[name], every, predictors.get(name))
+    for a, b in combinations(panel.groups, 2):
+        add_treated(f"{a}:{b}", f"{a}:{b}", joint_labels(labels[a], labels[b]), every)
+    if panel.groups:
+        finest = np.array(reduce(joint_labels, labels.values()))
+        add_treated("group_cell", "group_cell", finest, every)
+    later = np.flatnonzero(event_time >= 1)
+    if 0 < len(later) < len(treated):
+        for name in panel.groups:
+            add_treated(f"{name}_late", f"{name}_late", labels[name][later], later)
+
+    share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
+    sd = np.array([spread(s[s > 0]) for s in share.T])
+    centre = np.average(share[treated], axis=0, weights=panel.weight[treated])
+    if shares:
+        names = tuple(shares)
+        add("exposure", "exposure", names, sp.csr_array(share / sd))
+        add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
+
+    covariate_sd = panel.covariates.std(axis=0)
+    if panel.covariate_names:
+        standard = (panel.covariates - panel.covariates.mean(axis=0)) / covariate_sd
+        add("covariate", "covariate", panel.covariate_names, sp.csr_array(standard))
+    periods = panel.periods
+    if len(periods) > 1:
+        dummies = sp.csr_array(panel.time[:, None] == periods[None, 1:]).astype(float)
+        add("time", "time", tuple(periods[1:].tolist()), dummies)
+
+    rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
+    design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
+    matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
+    return Regression(panel, design, matrix, share, sd, centre, covariate_sd), notes
+
+
+def cell_labels(cohort: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Label "2015@2017" of each treated row."""
+    return np.char.add(np.char.add(cohort.astype(int).astype(str), "@"), time.astype(str))
+
+
+def joint_labels(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Label "C39:private" of each row."""
+    return np.char.add(np.char.add(a.astype(str), ":"), b.astype(str))
+
+
+def spread(x: np.ndarray) -> float:
+    """SD of `x`, or its mean where it does not vary, so that a column never divides by zero."""
+    sd = float(np.std(x))
+    return sd if sd > 1e-9 * abs(float(np.mean(x))) else float(np.mean(x))
+
+
+def without_covariates(regression: Regression, dropped: list[str]) -> Regression:
+    """The regression without the named covariates (absorbed by unit and period effects)."""
+    panel = regression.panel
+    keep = [j for j, name in enumerate(panel.covariate_names) if name not in dropped]
+    names = tuple(panel.covariate_names[j] for j in keep)
+    smaller = replace(panel, covariates=panel.covariates[:, keep], covariate_names=names)
+    shares = dict(zip(regression.exposures, regression.shares.T, strict=True))
+    return build_design(smaller, shares)[0]

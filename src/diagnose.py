@@ -1,0 +1,89 @@
+"""Did the sampler do its work? In numbers, and in plain sentences with the remedy."""
+
+from __future__ import annotations
+
+import resource
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+RHAT, ESS, BFMI = 1.01, 400, 0.3
+
+
+def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
+    """Convergence of every estimand, scale and parameter.
+
+    Parameters
+    ----------
+    tree : DataTree
+        With groups posterior and sample_stats.
+    estimands : DataFrame
+        The table of `estimand.table`.
+
+    Returns
+    -------
+    dict
+        ok, problems, rhat_max, ess_bulk_min, ess_tail_min (over estimands and scales), parameter_rhat_max,
+        divergences, bfmi_min, peak_memory_mb.
+    """
+    statistics = tree["sample_stats"].to_dataset()
+    divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
+    bfmi = float(np.min(fraction_of_missing_information(statistics["energy"].to_numpy())))
+    parameters = tree["posterior"].to_dataset()
+    varying = [name for name, v in parameters.data_vars.items() if name not in ("theta", "lambda_", "beta")]
+    rhat = az.rhat(parameters[varying])
+    worst = {str(name): float(np.nanmax(v.to_numpy())) for name, v in rhat.data_vars.items()}
+    found = {
+        "rhat_max": float(estimands["r_hat"].max()),
+        "ess_bulk_min": float(estimands["ess_bulk"].min()),
+        "ess_tail_min": float(estimands["ess_tail"].min()),
+        "parameter_rhat_max": max(worst.values()),
+        "divergences": divergences,
+        "bfmi_min": bfmi,
+    }
+    problems = list(sentences(found, estimands, max(worst, key=lambda name: worst[name])))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"ok": not problems, "problems": problems, **found, "peak_memory_mb": round(memory, 1)}
+
+
+def fraction_of_missing_information(energy: np.ndarray) -> np.ndarray:
+    """E-BFMI of each chain, mean squared step of the energy over its variance (Betancourt 2016), shape (chain,)."""
+    return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
+
+
+def sentences(found: dict, estimands: pd.DataFrame, worst: str):
+    """Yield one sentence for each thing that is wrong, with its remedy."""
+    if found["divergences"]:
+        yield (
+            f"{found['divergences']} divergent transitions: parts of the posterior were not reached, so intervals may "
+            "be too narrow; raise sampler.target_accept (to .99), or simplify the model (model.late=false)."
+        )
+    if found["rhat_max"] > RHAT:
+        row = estimands.loc[estimands["r_hat"].idxmax()]
+        yield (
+            f"the chains disagree about {name(row)} (R-hat {found['rhat_max']:.3f} > {RHAT}); raise sampler.tune and "
+            "sampler.draws."
+        )
+    elif found["parameter_rhat_max"] > RHAT:
+        yield (
+            f"the chains disagree about the parameter {worst} (R-hat {found['parameter_rhat_max']:.3f} > {RHAT}); "
+            "raise sampler.tune and sampler.draws."
+        )
+    for column, what in (("ess_bulk", "centre"), ("ess_tail", "interval ends")):
+        if found[f"{column}_min"] < ESS:
+            row = estimands.loc[estimands[column].idxmin()]
+            yield (
+                f"the {what} of {name(row)} rests on {found[f'{column}_min']:.0f} effective draws (fewer than {ESS}); "
+                "raise sampler.draws."
+            )
+    if found["bfmi_min"] < BFMI:
+        yield (
+            f"E-BFMI is {found['bfmi_min']:.2f} (< {BFMI}): the sampler explores the tails slowly; raise sampler.tune."
+        )
+
+
+def name(row: pd.Series) -> str:
+    """An estimand in words, as "att_by industry C39"."""
+    return " ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k]))

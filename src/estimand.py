@@ -1,0 +1,349 @@
+"""From coefficients to the effects that people ask for: averages over the treated rows of the data, draw by draw.
+
+Every estimand is a linear map of theta. With tau the effect of own adoption at zero exposure and S the exposure,
+
+    direct         = mean over treated rows of tau                       (= att)
+    spill_treated  = mean over treated rows of S'delta_treated
+    total_treated  = direct + spill_treated                              mu(1, S) - mu(0, 0)
+    switching      = mean over treated rows of tau + S'(delta_treated - delta_control)
+    spill_control  = mean over untreated exposed rows of S'delta_control
+    spill_per_pp   = slope of one exposure / 100
+
+Weights are counts of rows (times the data's sampling weights), never estimated precisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import xarray as xr
+
+from models.inputs import CrossProducts
+from src.design import Regression, cell_labels, joint_labels
+
+MOST_CONTRASTED = 5
+NEAR_ZERO = 0.25
+FEW = 0.05
+NULL = 1e-8
+
+COLUMNS = [
+    *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],
+    *["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "n_units", "n_obs", "truth", "note"],
+]
+
+
+@dataclass(frozen=True)
+class Average:
+    """One estimand as a linear map of the coefficients.
+
+    Attributes
+    ----------
+    estimand, group, level : str
+        Key in the tables; `group` and `level` are empty where they do not apply.
+    weights : array, shape (column,)
+        Over all columns of the design.
+    n_units, n_obs : int
+        Units and rows that are averaged.
+    truth : float
+        NaN for real data.
+    note : str
+    identified : bool
+        False where the data say nothing: the estimate is then NaN and `note` says why.
+    """
+
+    estimand: str
+    group: str
+    level: str
+    weights: np.ndarray
+    n_units: int
+    n_obs: int
+    truth: float = float("nan")
+    note: str = ""
+    identified: bool = True
+
+
+def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> list[Average]:
+    """Every estimand of the panel, with what the data cannot identify marked.
+
+    Parameters
+    ----------
+    regression : Regression
+    evidence : CrossProducts
+        Over the effect and exposure columns of the design, in its order.
+    terms : tuple of str
+        Blocks that the model uses.
+
+    Returns
+    -------
+    list of Average
+        att, direct and its companions (where exposures are modelled), att_by, contrast, att_event, att_cohort, att_gt,
+        spill_per_pp.
+    """
+    found = [*own_effects(regression), *spillover_effects(regression)]
+    null = unidentified_directions(regression, evidence, terms)
+    return [mark(average, null) for average in found]
+
+
+def own_effects(regression: Regression) -> Iterator[Average]:
+    """Averages of tau, the effect of own adoption at zero exposure, over subsets of the treated rows."""
+    panel = regression.panel
+    rows = np.flatnonzero(panel.treated)
+    event_time = panel.event_time[rows].astype(int)
+    cohort = panel.row_cohort[rows].astype(int)
+    labels = {name: np.array(f.levels)[f.code][panel.unit[rows]] for name, f in panel.groups.items()}
+    yield from subset_averages(regression, "att", "", np.full(len(rows), ""))
+    for name, level in labels.items():
+        by_level = list(subset_averages(regression, "att_by", name, level))
+        yield from by_level
+        if 2 <= len(by_level) <= MOST_CONTRASTED:
+            yield from (difference(a, b) for a, b in combinations(by_level, 2))
+    for a, b in combinations(labels, 2):
+        yield from subset_averages(regression, "att_by", f"{a}:{b}", joint_labels(labels[a], labels[b]))
+    yield from subset_averages(regression, "att_event", "", event_time)
+    yield from subset_averages(regression, "att_cohort", "", cohort)
+    yield from subset_averages(regression, "att_gt", "", cell_labels(cohort, panel.time[rows]))
+
+
+def subset_averages(regression: Regression, estimand: str, group: str, labels: np.ndarray) -> Iterator[Average]:
+    """Average of tau over the treated rows of each label, in sorted order.
+
+    Parameters
+    ----------
+    regression : Regression
+    estimand, group : str
+    labels : array, shape (treated row,)
+    """
+    panel, design = regression.panel, regression.design
+    rows = np.flatnonzero(panel.treated)
+    levels, code = np.unique(labels, return_inverse=True)
+    weight = panel.weight[rows]
+    share = sp.csr_array((weight, (code, np.arange(len(rows)))), shape=(len(levels), len(rows)))
+    total = np.bincount(code, weight)
+    weights = (share @ regression.matrix[rows]).toarray() / total[:, None]
+    for name in ("exposure", "covariate", "time"):
+        if name in design.blocks:
+            weights[:, design.blocks[name].columns] = 0.0
+    if "difference" in design.blocks:
+        weights[:, design.blocks["difference"].columns] = -regression.exposure_centre / regression.exposure_sd
+    anchored = seen_before_adoption(regression)[panel.unit[rows]]
+    truth = np.full(len(levels), np.nan)
+    if panel.truth is not None:
+        truth = np.bincount(code, weight * panel.truth.tau[rows]) / total
+    for k, level in enumerate(levels):
+        mine = code == k
+        n_units = len(np.unique(panel.unit[rows][mine]))
+        alone = len(np.unique(panel.unit[rows][mine & ~anchored]))
+        note = extrapolation(regression)
+        if alone == n_units:
+            note = "not identified: no unit here is observed before adoption"
+        elif alone:
+            note = join(f"{alone} of {n_units} units are never seen before adoption", note)
+        yield Average(
+            estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, alone < n_units
+        )
+
+
+def difference(a: Average, b: Average) -> Average:
+    """Contrast of two levels of a group, `a` minus `b`."""
+    return Average(
+        "contrast",
+        a.group,
+        f"{a.level} - {b.level}",
+        a.weights - b.weights,
+        a.n_units + b.n_units,
+        a.n_obs + b.n_obs,
+        a.truth - b.truth,
+        next((x.note for x in (a, b) if not x.identified), ""),
+        a.identified and b.identified,
+    )
+
+
+def spillover_effects(regression: Regression) -> Iterator[Average]:
+    """What others' adoption does: totals over treated and untreated rows, and the slope of each exposure."""
+    panel, design = regression.panel, regression.design
+    if not regression.exposures:
+        return
+    own = next(subset_averages(regression, "direct", "", np.full(int(panel.treated.sum()), "")))
+    yield own
+    exposed = regression.shares.any(axis=1)
+    control_rows, treated_rows = ~panel.treated & exposed, panel.treated
+    sd, centre = regression.exposure_sd, regression.exposure_centre
+    known = panel.truth is not None
+    names = regression.exposures
+    to_control = np.array([panel.truth.slope_control[n] for n in names]) if panel.truth else np.zeros(len(names))
+    to_treated = np.array([panel.truth.slope_treated[n] for n in names]) if panel.truth else np.zeros(len(names))
+
+    def slopes(on_control: np.ndarray, on_difference: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
+        weights = np.zeros(design.size) if base is None else base.copy()
+        weights[design.blocks["exposure"].columns] += on_control / sd
+        weights[design.blocks["difference"].columns] += on_difference / sd
+        return weights
+
+    def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth: float, group="", level="", note=""):
+        n_units = len(np.unique(panel.unit[rows]))
+        enough = bool(rows.any())
+        reason = note if enough else "not identified: no such row is exposed"
+        value = truth if known else float("nan")
+        return Average(estimand, group, level, weights, n_units, int(rows.sum()), value, reason, enough)
+
+    far = extrapolation(regression)
+    none = np.zeros(len(names))
+    total = slopes(centre, centre, own.weights)
+    yield average("total_treated", total, treated_rows, own.truth + centre @ to_treated, note=far)
+    switch = slopes(none, centre, own.weights)
+    yield average("switching", switch, treated_rows, own.truth + centre @ (to_treated - to_control))
+    spill = slopes(centre, centre)
+    yield average("spill_treated", spill, treated_rows & exposed, centre @ to_treated, note=far)
+    if control_rows.any():
+        mean = np.average(regression.shares[control_rows], axis=0, weights=panel.weight[control_rows])
+        yield average("spill_control", slopes(mean, none), control_rows, mean @ to_control)
+    for k, name in enumerate(names):
+        unit = 0.01 * np.eye(len(names))[k]
+        mine = regression.shares[:, k] > 0
+        control, treated = ~panel.treated & mine, panel.treated & mine
+        of_name = {"group": name}
+        yield average("spill_per_pp", slopes(unit, none), control, unit @ to_control, **of_name, level="control")
+        yield average("spill_per_pp", slopes(unit, unit), treated, unit @ to_treated, **of_name, level="treated")
+        gap = unit @ (to_treated - to_control)
+        yield average("spill_per_pp", slopes(none, unit), treated, gap, **of_name, level="difference")
+
+
+def seen_before_adoption(regression: Regression) -> np.ndarray:
+    """Whether a unit has an untreated row of its own, shape (unit,)."""
+    panel = regression.panel
+    return np.bincount(panel.unit, ~panel.treated, len(panel.units)) > 0
+
+
+def extrapolation(regression: Regression) -> str:
+    """A warning where hardly any treated row has an exposure near zero, which is where `tau` is evaluated."""
+    if not regression.exposures:
+        return ""
+    treated = regression.panel.treated
+    near = (regression.shares[treated] <= NEAR_ZERO * regression.exposure_sd).all(axis=1).mean()
+    return f"linear extrapolation: {near:.0%} of treated rows have exposures near zero" if near < FEW else ""
+
+
+def unidentified_directions(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> np.ndarray:
+    """Directions of the coefficients about which the evidence is silent, shape (column, direction).
+
+    Of the model's own columns where every cell stands alone; of the average effect and the slopes where effects are
+    pooled (a level without contrast of its own is found by its rows instead).
+    """
+    design = regression.design
+    slopes = tuple(name for name in ("exposure", "difference") if name in terms)
+    basis = ("mu", *slopes) if "mu" in terms else terms
+    columns = design.columns(basis)
+    gram = evidence.gram[np.ix_(columns, columns)]
+    scale = np.sqrt(np.maximum(np.asarray(regression.matrix[:, columns].power(2).sum(axis=0)).ravel(), 1e-300))
+    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    null = np.zeros((design.size, int((values < NULL).sum())))
+    null[columns] = vectors[:, values < NULL] / scale[:, None]
+    return null / np.maximum(np.abs(null).max(axis=0), 1e-300)
+
+
+def mark(average: Average, null: np.ndarray) -> Average:
+    """The average, marked where it moves along a direction about which the evidence is silent."""
+    if average.identified and null.size and np.abs(average.weights @ null).max() > 1e-6 * np.abs(average.weights).max():
+        return replace(average, identified=False, note="not identified: collinear with unit and period effects")
+    return average
+
+
+def join(*parts: str) -> str:
+    """Notes in one string."""
+    return "; ".join(part for part in parts if part)
+
+
+def draw_estimands(theta: xr.DataArray, labels: list[str], found: list[Average]) -> np.ndarray:
+    """Draws of every estimand on the outcome scale, shape (chain, draw, estimand); NaN where not identified.
+
+    Parameters
+    ----------
+    theta : DataArray, dims (chain, draw, column)
+        In units of the outcome.
+    labels : list of str
+        Of all columns of the design; those missing in theta have coefficient zero.
+    found : list of Average
+    """
+    position = pd.Index(labels).get_indexer(theta["column"].to_numpy())
+    weights = np.array([average.weights[position] for average in found])
+    draws = theta.transpose("chain", "draw", "column").to_numpy() @ weights.T
+    draws[..., [not average.identified for average in found]] = np.nan
+    return draws
+
+
+def percent(effect: np.ndarray) -> np.ndarray:
+    """Proportional effect of an effect in log points, 100 (exp(effect) - 1)."""
+    return 100 * np.expm1(effect)
+
+
+def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
+    """The draws as named variables, one for each estimand and group, dims chain and draw first."""
+    dims = {"att_event": "event_time", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "arm"}
+    variables: dict[str, xr.DataArray] = {}
+    keys = [(average.estimand, average.group) for average in found]
+    for estimand, group in dict.fromkeys(keys):
+        mine = [k for k, key in enumerate(keys) if key == (estimand, group)]
+        name = f"{estimand}_{group}" if group else estimand
+        levels = [found[k].level for k in mine]
+        if levels == [""]:
+            variables[name] = xr.DataArray(draws[..., mine[0]], dims=("chain", "draw"))
+            continue
+        dim = dims.get(estimand, f"{group}_contrast" if estimand == "contrast" else group)
+        coordinate = [int(level) for level in levels] if dim in ("event_time", "cohort") else levels
+        variables[name] = xr.DataArray(draws[..., mine], dims=("chain", "draw", dim), coords={dim: coordinate})
+    counts = {"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1])}
+    return xr.Dataset(variables).assign_coords(counts)
+
+
+def table(draws: np.ndarray, found: list[Average], prob: float, is_log: bool) -> pd.DataFrame:
+    """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`."""
+    scales = {"outcome": draws} | ({"percent": percent(draws)} if is_log else {})
+    parts = []
+    for scale, values in scales.items():
+        known = np.array([average.truth for average in found])
+        part = pd.DataFrame(
+            {
+                "estimand": [average.estimand for average in found],
+                "group": [average.group or None for average in found],
+                "level": [average.level or None for average in found],
+                "scale": scale,
+                **summary(values, prob),
+                "n_units": [average.n_units for average in found],
+                "n_obs": [average.n_obs for average in found],
+                "truth": known if scale == "outcome" else percent(known),
+                "note": [average.note or None for average in found],
+            }
+        )
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def summary(values: np.ndarray, prob: float) -> dict[str, np.ndarray]:
+    """Moments, interval and convergence of draws of shape (chain, draw, estimand); NaN stays NaN."""
+    known = np.isfinite(values).all(axis=(0, 1))
+    flat = values.reshape(-1, values.shape[-1])[:, known]
+    tail = (1 - prob) / 2
+    low, median, high = np.quantile(flat, [tail, 0.5, 1 - tail], axis=0)
+    data = xr.Dataset({"x": (("chain", "draw", "estimand"), values[..., known])})
+    of_known = {
+        "mean": flat.mean(axis=0),
+        "sd": flat.std(axis=0, ddof=1),
+        "median": median,
+        "low": low,
+        "high": high,
+        "p_positive": (flat > 0).mean(axis=0),
+        "ess_bulk": az.ess(data, method="bulk")["x"].to_numpy(),
+        "ess_tail": az.ess(data, method="tail", prob=0.9)["x"].to_numpy(),
+        "r_hat": az.rhat(data)["x"].to_numpy(),
+        "mcse_mean": az.mcse(data, method="mean")["x"].to_numpy(),
+    }
+    found = {name: np.full(values.shape[-1], np.nan) for name in of_known}
+    for name, value in of_known.items():
+        found[name][known] = value
+    return found | {"prob": np.full(values.shape[-1], prob)}

@@ -1,0 +1,177 @@
+"""Fit a model to a panel: `python -m src.fit model=hier data=synthetic`.
+
+data ─▶ exposures ─▶ design ─▶ collapse ─▶ model ─▶ posterior ─▶ estimands ─▶ comparison ─▶ figures, report
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.command import UserError, command, folder_of
+from src.config import Config
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from src.collapse import Collapsed
+    from src.panel import Panel
+
+TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
+PATHS = ("path", "package", "file", "loader", "parameters")
+
+
+def fit(config: Config) -> int:
+    """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
+    from src import compare, diagnose, estimand, figure, report, terminal, trace
+    from src.collapse import collapse
+    from src.design import build_design
+    from src.sample import stopwatch
+
+    seconds: dict[str, float] = {}
+    with stopwatch(seconds, "total"):
+        with stopwatch(seconds, "load"):
+            panel, shares, notes = load(config)
+        run = trace.run_id(posterior_settings(config), panel.sha256)
+        folder = claimed(folder_of(run, config), run, config.refit)
+        with stopwatch(seconds, "collapse"):
+            regression, left_out = build_design(panel, shares)
+            collapsed = collapse(regression)
+        notes = [*notes, *left_out, *collapsed.notes]
+        terminal.opening(panel, notes, config)
+        tree = kept_or_sampled(config, collapsed, run, folder, seconds)
+        with stopwatch(seconds, "estimand"):
+            found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(tree))
+            draws = estimand.draw_estimands(tree["posterior"]["theta"], collapsed.regression.design.all_labels, found)
+            table = estimand.table(draws, found, config.prob, panel.is_log)
+        if "estimand" not in tree.children:
+            folder.mkdir(parents=True, exist_ok=True)
+            trace.save(trace.with_estimands(tree, estimand.dataset(draws, found)), folder / "posterior.nc")
+        trace.write(table.to_csv(index=False), folder / "estimands.csv")
+        with stopwatch(seconds, "compare"):
+            twins = collapsed.regression.panel
+            comparison = compare.compare(table, config.model.name, twins, shares, config.prob, config.estimators)
+        trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
+        with stopwatch(seconds, "figure"):
+            pictures = figure.draw_all(folder / "figures", tree, table, comparison) if config.figures else []
+        diagnostics = diagnose.diagnose(tree, table) | {"nuisance": {"s": collapsed.s}, "notes": notes}
+        with stopwatch(seconds, "report"):
+            page = report.render(config.data.name, config.model.name, panel, table, comparison, diagnostics, pictures)
+            trace.write(page, folder / "report.html")
+    trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
+    write_settings(config, folder)
+    terminal.closing(table, comparison, diagnostics | {"seconds": seconds}, folder)
+    return 0 if diagnostics["ok"] else 3
+
+
+def load(config: Config) -> tuple[Panel, dict, list[str]]:
+    """The panel that `data` names, its exposures on the rows, and what was handled on the way."""
+    from src.exposure import row_shares
+
+    panel = resolve(config.data.loader)(config.data)
+    shares, notes = row_shares(panel, config.data.weigh_exposures)
+    return panel, shares, [*panel.notes, *notes]
+
+
+def resolve(dotted: str) -> Any:
+    """The function that a dotted name in a YAML file stands for."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def posterior_settings(config: Config) -> dict:
+    """The settings that determine the posterior: all but paths, and what only tables and figures use."""
+    settings = {name: value for name, value in asdict(config).items() if name not in TABLES_ONLY}
+    settings["data"] = {name: value for name, value in settings["data"].items() if name not in PATHS}
+    settings["sampler"] = {name: value for name, value in settings["sampler"].items() if name != "cores"}
+    return settings
+
+
+def claimed(folder: Path, run: str, refit: bool) -> Path:
+    """The folder, if it is free or holds this very run.
+
+    Raises
+    ------
+    UserError
+        It holds another run.
+    """
+    from src.trace import kept_run_id
+
+    other = kept_run_id(folder / "posterior.nc")
+    if other not in (None, run) and not refit:
+        raise UserError(
+            f"{folder} holds another run ({other}, this one is {run}): give another hydra.run.dir, or refit=true to "
+            "replace it"
+        )
+    return folder
+
+
+def kept_or_sampled(
+    config: Config, collapsed: Collapsed, run: str, folder: Path, seconds: dict[str, float]
+) -> xr.DataTree:
+    """The posterior of this run: opened where it is kept, else sampled."""
+    import json
+
+    from src import sample, terminal, trace
+
+    kept = folder / "posterior.nc"
+    if not config.refit and trace.kept_run_id(kept) == run:
+        tree = trace.load(kept)
+        seconds.update(json.loads(tree.attrs["seconds"]))
+        terminal.reused(folder)
+        return tree
+    model = build_model(config, collapsed)
+    options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
+    spent: dict[str, float] = {}
+    show = config.progress and terminal.is_person()
+    sampled = sample.draw_posterior(model, **options, seed=config.seed, progress=show, seconds=spent)
+    seconds.update(spent)
+    attributes = {
+        "run_id": run,
+        "config": posterior_settings(config),
+        "data_sha256": collapsed.regression.panel.sha256,
+        "code_version": trace.code_version(),
+        "libraries": trace.library_versions(),
+        "seed": config.seed,
+        "seconds": spent,
+    }
+    return trace.assemble(sampled, collapsed, config.seed, attributes)
+
+
+def build_model(config: Config, collapsed: Collapsed):
+    """The PyMC model that `model` names, on the evidence in units of s."""
+    from models.inputs import Priors
+
+    priors = Priors(**{name: value for name, value in asdict(config.prior).items() if name != "name"})
+    options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
+    evidence = collapsed.evidence.rescale(collapsed.s)
+    return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
+
+
+def as_json(diagnostics: dict) -> str:
+    """Diagnostics as text, seconds rounded."""
+    import json
+
+    rounded = {stage: round(value, 3) for stage, value in diagnostics["seconds"].items()}
+    return json.dumps(diagnostics | {"seconds": rounded}, indent=2)
+
+
+def write_settings(config: Config, folder: Path) -> None:
+    """Keep the settings as composed, and the overrides as typed, in `.hydra/`."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from src import trace
+
+    plain = OmegaConf.create(asdict(config))
+    del plain["replace"]
+    (folder / ".hydra").mkdir(exist_ok=True)
+    trace.write(OmegaConf.to_yaml(plain), folder / ".hydra" / "config.yaml")
+    overrides = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+    trace.write(overrides, folder / ".hydra" / "overrides.yaml")
+
+
+if __name__ == "__main__":
+    command(fit)

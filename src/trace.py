@@ -1,0 +1,179 @@
+"""The only door to the DataTree: put it together in units of the outcome, keep it, open it again.
+
+NUTS works in units of s, the residual SD of the saturated fit; a posterior is kept in units of the outcome. Every
+parameter is then multiplied by s, but for raw draws (`*_offset`) and lengths in periods (`*_length`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from src.collapse import Collapsed, Conditional
+from src.design import Regression
+
+ROOT = Path(__file__).parents[1]
+UNITLESS = ("_offset", "_length")
+LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
+# what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
+STAGES = ("panel", "synthetic", "exposure", "design", "collapse", "sample")
+SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
+
+
+def code_version() -> str:
+    """Hash of the sources that determine a posterior."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run_id(settings: dict, data_sha256: str) -> str:
+    """Name of a run: the same settings, data and code give the same posterior and hence the same name."""
+    text = json.dumps([settings, data_sha256, code_version()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def in_outcome_units(parameters: xr.Dataset, s: float) -> xr.Dataset:
+    """Parameters times s, except raw draws and lengths."""
+    return parameters.map(lambda v: v if str(v.name).endswith(UNITLESS) else v * s, keep_attrs=True)
+
+
+def with_nuisance(posterior: xr.Dataset, regression: Regression, conditional: Conditional, seed: int) -> xr.Dataset:
+    """Add the integrated terms, lambda_[time] (0 in the first period) and beta[covariate], drawn given the others.
+
+    Parameters
+    ----------
+    posterior : Dataset
+        In units of the outcome, with theta and sigma.
+    regression : Regression
+    conditional : Conditional
+        Over the columns of `time`, then `covariate`, given all effect and exposure columns of the design.
+    seed : int
+    """
+    panel, blocks = regression.panel, regression.design.blocks
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    kept = [name for name in blocks if name not in ("time", "covariate")]
+    labels = regression.design.labels(tuple(kept))
+    theta = posterior["theta"].reindex(column=labels, fill_value=0.0).transpose("chain", "draw", "column").to_numpy()
+    sigma = posterior["sigma"].to_numpy().ravel()
+    rng = np.random.default_rng([seed, 1])
+    eta = conditional.draw(theta.reshape(chains * draws, -1), sigma, rng).reshape(chains, draws, -1)
+    periods = blocks["time"].size if "time" in blocks else 0
+    found = posterior.copy()
+    path = np.concatenate([np.zeros((chains, draws, 1)), eta[..., :periods]], axis=-1)
+    found["lambda_"] = xr.DataArray(path, dims=("chain", "draw", "time"), coords={"time": panel.periods})
+    if panel.covariate_names:
+        slope = eta[..., periods:] / regression.covariate_sd
+        names = list(panel.covariate_names)
+        found["beta"] = xr.DataArray(slope, dims=("chain", "draw", "covariate"), coords={"covariate": names})
+    return found
+
+
+def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: dict) -> xr.DataTree:
+    """The run's DataTree but for its estimands: posterior, sample_stats, prior, observed_data, constant_data.
+
+    Parameters
+    ----------
+    sampled : DataTree
+        From `sample.draw_posterior`, in units of s.
+    collapsed : Collapsed
+    seed : int
+    attributes : dict
+        Root attributes; what is not text or a number is written as JSON.
+    """
+    regression, s = collapsed.regression, collapsed.s
+    panel = regression.panel
+    posterior = in_outcome_units(sampled["posterior"].to_dataset(), s)
+    observed = xr.Dataset(
+        {
+            "outcome": ("obs", panel.outcome),
+            "unit": ("obs", panel.units[panel.unit].astype(str)),
+            "time": ("obs", panel.time),
+            "cohort": ("obs", panel.row_cohort),
+            "weight": ("obs", panel.weight),
+        },
+        coords={"obs": np.arange(len(panel.outcome))},
+    )
+    constant = xr.Dataset({"s": s, "covariate_sd": ("covariate", regression.covariate_sd)})
+    if regression.exposures:
+        constant["exposure_sd"] = xr.DataArray(regression.exposure_sd, dims="exposure")
+        constant["exposure_centre"] = xr.DataArray(regression.exposure_centre, dims="exposure")
+        constant = constant.assign_coords(exposure=list(regression.exposures))
+    groups = {
+        "posterior": with_nuisance(posterior, regression, collapsed.conditional, seed),
+        "sample_stats": sampled["sample_stats"].to_dataset(),
+        "prior": in_outcome_units(sampled["prior"].to_dataset(), s),
+        "observed_data": observed,
+        "constant_data": constant.assign_coords(covariate=list(panel.covariate_names)),
+    }
+    tree = xr.DataTree.from_dict({name: without_attributes(group) for name, group in groups.items()})
+    tree.attrs = {
+        k: v if isinstance(v, str | int | float) else json.dumps(v, default=str) for k, v in attributes.items()
+    }
+    return tree
+
+
+def without_attributes(group: xr.Dataset) -> xr.Dataset:
+    """The data alone: what a library writes about itself (time stamps above all) would make equal runs differ."""
+    return group.drop_attrs()
+
+
+def with_estimands(tree: xr.DataTree, estimands: xr.Dataset) -> xr.DataTree:
+    """The tree with the draws of every estimand on the outcome scale as its group `estimand`."""
+    groups = {name: child.to_dataset() for name, child in tree.children.items()}
+    complete = xr.DataTree.from_dict(groups | {"estimand": estimands})
+    complete.attrs = tree.attrs
+    return complete
+
+
+def terms(tree: xr.DataTree) -> tuple[str, ...]:
+    """Names of the design's blocks that the model of this run uses, in order."""
+    labels = tree["posterior"]["theta"]["column"].to_numpy()
+    return tuple(dict.fromkeys(str(label).partition("[")[0] for label in labels))
+
+
+def write(text: str, path: Path) -> None:
+    """Write text to a temporary name beside `path`, then rename."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def library_versions() -> dict[str, str]:
+    """Installed version of every library that shapes a result."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def save(tree: xr.DataTree, path: Path) -> None:
+    """Write to a temporary name beside `path`, then rename: a killed run leaves no half file under the final name."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        tree.to_netcdf(part, engine="h5netcdf")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path) -> xr.DataTree:
+    """Open a kept run, all in memory, so that the file can be replaced."""
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        return tree.load()
+
+
+def kept_run_id(path: Path) -> str | None:
+    """Name of the run that `path` holds; None where there is no readable run."""
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return str(tree.attrs.get("run_id"))
+    except (OSError, ValueError, KeyError):
+        return None
