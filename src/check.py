@@ -48,8 +48,9 @@ def describe_rows(panel: Panel) -> str:
     lines = [
         f"Panel {panel.name}: {count(units, 'unit')}, {count(len(periods), 'period')} ({periods[0]} to {periods[-1]}), "
         f"{count(rows, 'row')}",
-        f"  balance    {rows / (units * len(periods)):.1%} of unit-periods present; {(seen == len(periods)).sum():,} units in "
-        f"every period, {gaps:,} with gaps, {(seen == 1).sum():,} with a single row",
+        f"  balance    {rows / (units * len(periods)):.1%} of unit-periods present; "
+        f"{(seen == len(periods)).sum():,} units in every period, {gaps:,} with gaps, "
+        f"{(seen == 1).sum():,} with a single row",
         f"  outcome    mean {y.mean():.4g}, sd {y.std():.4g}, from {y.min():.4g} to {y.max():.4g}"
         + (" (log)" if panel.is_log else ""),
     ]
@@ -69,7 +70,8 @@ def describe_adoption(panel: Panel) -> str:
     cohorts, sizes = np.unique(panel.cohort[~never], return_counts=True)
     rows = dict(zip(*np.unique(panel.row_cohort[treated], return_counts=True), strict=True))
     lines = [
-        f"Adoption: {count(len(adopters), 'treated unit')}, {count(treated.sum(), 'treated row')} ({treated.mean():.1%})",
+        f"Adoption: {count(len(adopters), 'treated unit')}, "
+        f"{count(treated.sum(), 'treated row')} ({treated.mean():.1%})",
         f"  {'cohort':>8}{'units':>8}{'treated rows':>14}",
         *(f"  {g:>8.0f}{n:>8,}{rows.get(g, 0):>14,}" for g, n in zip(cohorts, sizes, strict=True)),
         f"  {'never':>8}{never.sum():>8,}{0:>14}",
@@ -85,8 +87,9 @@ def describe_group(panel: Panel, group: Factor) -> str:
     order = np.lexsort((-units, -treated))
     without = (treated == 0).sum()
     lines = [
-        f"Group {group.name}: {count(len(group.levels), 'level')}; treated units a level: median {np.median(treated):g}, "
-        f"{(treated == 1).sum():,} with one, {without:,} without (no effect of their own)"
+        f"Group {group.name}: {count(len(group.levels), 'level')}; treated units a level: "
+        f"median {np.median(treated):g}, {(treated == 1).sum():,} with one, "
+        f"{without:,} without (no effect of their own)"
     ]
     width = max(8, *(len(level) for level in group.levels)) + 2
     lines.append(f"  {'level':<{width}}{'units':>8}{'treated':>9}")

@@ -165,7 +165,8 @@ def etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
         y_it = alpha_i + lambda_t + x_it'beta + sum over t >= g of 1{i in cohort g, period t} tau_gt + eps_it
 
     Assumes parallel trends and no anticipation, not equal effects (Wooldridge 2025, *Empirical Economics* 69(5)).
-    Covariates enter additively, as in the model.
+    Covariates enter additively, as in the model. By diff-diff where there are neither covariates nor weights and it
+    can estimate every cell, else by the same regression in pyfixest; the two agree.
 
     Parameters
     ----------
@@ -183,7 +184,7 @@ def etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
     effects: list[Effect] = []
     if not panel.covariate_names and not is_weighted(panel):
         effects = etwfe_library(panel)
-    if not effects or np.isnan([e.estimate for e in effects]).any():
+    if not effects or np.isnan([effect.estimate for effect in effects]).any():
         effects = etwfe_regression(panel)
     return tabulate(panel, effects, "etwfe", prob, left_out(exposures).removeprefix("; "))
 
@@ -218,7 +219,7 @@ def estimate(panel: Panel, exposures: dict[str, np.ndarray], prob: float, names:
         except Exception as error:
             reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
             absent = Effect("att", None, None, np.nan, np.nan, (panel.treated,), reason)
-            tables.append(tabulate(panel, [absent], name, prob))
+            tables.append(tabulate(panel, [absent], name, prob).head(1))
     rows = [row for table in tables for row in table.to_dict("records")]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -289,9 +290,10 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
             demeaner=pyfixest.MapDemeaner(fixef_tol=1e-10),
             lean=True,
         )
-    slopes, n = fit.coef(), len(frame)
-    left_over = n - len(slopes) - frame["time"].nunique()
-    factor = (n - 1) / left_over if left_over > 0 else np.nan
+        slopes = fit.coef()
+    n = len(frame)
+    free = n - len(slopes) - frame["time"].nunique()
+    factor = (n - 1) / free if free > 0 else np.nan
     return slopes, pd.DataFrame(factor * fit._vcov, slopes.index, slopes.index)
 
 
@@ -385,9 +387,15 @@ def etwfe_library(panel: Panel) -> list[Effect]:
     cohort = np.where(np.isfinite(panel.row_cohort), panel.row_cohort, 0).astype(int)
     frame = pd.DataFrame({"y": panel.outcome, "unit": panel.unit, "time": panel.time, "cohort": cohort})
     with warnings.catch_warnings():
-        # diff-diff 3.13 fills a frame column by column, and suggests a count model for outcomes that are whole numbers
+        # diff-diff 3.13 fills a frame column by column, suggests a count model for outcomes that are whole numbers, and
+        # announces cohorts and periods that it leaves out, which are NaN below
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        warnings.filterwarnings("ignore", message=r"WooldridgeDiD\(method='ols'\): outcome")
+        for message in (
+            r"WooldridgeDiD\(method='ols'\): outcome",
+            r"Cohort\(s\) .* have no pre-treatment period",
+            r"Dropped \d+ of \d+ observations",
+        ):
+            warnings.filterwarnings("ignore", message=message)
         result = WooldridgeDiD(method="ols", rank_deficient_action="silent").fit(
             frame, outcome="y", unit="unit", time="time", first_treat="cohort"
         )

@@ -257,8 +257,7 @@ def parse(path: Path, texts: set[str]) -> pd.DataFrame:
         return {"dtype": types, "na_values": missing, "keep_default_na": False}
 
     if name.endswith(".xlsx"):
-        with pd.ExcelFile(path) as book:
-            return book.parse(0, **as_text(book.parse(0, nrows=0).columns))
+        return pd.read_excel(path, **as_text(pd.read_excel(path, nrows=0).columns))
     header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise PanelError(f"{path.name} has the single column {header[0]!r}: separate the columns by commas")
@@ -479,10 +478,10 @@ def check_columns(frame: pd.DataFrame, data: DataConfig) -> None:
     if missing:
         close = {name: difflib.get_close_matches(name, existing, 1) for _, name in missing}
         wanted = [
-            f"{name!r} ({setting})" + (f", did you mean {close[name][0]!r}?" if close[name] else "")
+            f"{name!r} ({setting}" + (f"; did you mean {close[name][0]!r}?)" if close[name] else ")")
             for setting, name in missing
         ]
-        raise PanelError(f"no column {some(wanted)}; the columns are {some(existing, 30)}")
+        raise PanelError(f"no column {some(wanted)}: the columns are {some(existing, 30)}")
     twice = [name for _, name in settings_and_columns(data) if existing.count(name) > 1]
     if twice:
         raise PanelError(f"several columns are named {some(dict.fromkeys(twice))}: rename all but one")
@@ -540,7 +539,7 @@ def check_values(frame: pd.DataFrame, data: DataConfig) -> None:
         The first rule that is broken, with its rows.
     """
     spare = "correct them, or leave them empty to have those rows dropped"
-    positive = f"data.transform={data.transform} needs more: take another transform, or leave them empty"
+    positive = f"data.transform={data.transform} cannot take them: use another transform, or leave them empty"
     of_outcome = {"log": [(ABOVE_ZERO, positive)], "log1p": [(ABOVE_MINUS_ONE, positive)]}.get(data.transform, [])
     period = "give every row a period as a whole number, such as the year"
     adoption = "give the first treated period as a whole number; for never-treated units leave it empty, 0 or inf"
@@ -598,10 +597,7 @@ def check_duplicates(unit: np.ndarray, time: np.ndarray, units: np.ndarray, orde
     again = np.flatnonzero((unit[1:] == unit[:-1]) & (time[1:] == time[:-1])) + 1
     if len(again):
         cases = [f"unit {units[unit[k]]} in {time[k]}: rows {order[k - 1] + 1} and {order[k] + 1}" for k in again]
-        raise PanelError(
-            f"{count(len(again), 'row')} repeat a unit and period ({some(cases)}): "
-            "keep one row for each unit and period"
-        )
+        raise PanelError(f"{count(len(again), 'duplicate row')} ({some(cases)}): keep one row for each unit and period")
 
 
 def cohort_of_units(first: np.ndarray, start: np.ndarray, units: np.ndarray, name: str) -> np.ndarray:
@@ -757,13 +753,13 @@ def rows_to_keep(
     """
     notes = []
     keep = ~np.any(list(lost.values()), axis=0)
-    reasons = [f"{reason} {rows.sum():,}" for reason, rows in lost.items() if rows.any()]
+    reasons = [f"{reason}: {rows.sum():,}" for reason, rows in lost.items() if rows.any()]
     if reasons:
         notes.append(f"{count((~keep).sum(), 'row')} dropped ({'; '.join(reasons)})")
     if not keep.any():
         raise PanelError(f"no row is left: {notes[0]}; fill in the missing values or name fewer covariates")
     if np.ptp(time[keep]) == 0:
-        raise PanelError(f"all rows are of one period ({time[keep][0]}): a panel needs at least two")
+        raise PanelError(f"all rows are of one period ({time[keep][0]}): a panel needs at least two; add periods")
     if not np.isfinite(row_cohort).any():
         raise PanelError("nobody is treated: no unit has a first treated period; check data.cohort or data.treated")
 
@@ -805,8 +801,6 @@ def rows_to_keep(
             f"nobody is left who is treated while others are not ({'; '.join(notes)}): "
             "add units that adopt later or never"
         )
-    if np.ptp(time[keep]) == 0:
-        raise PanelError(f"one period is left ({time[keep][0]}): " + "; ".join(notes))
     return keep, notes
 
 
@@ -848,7 +842,8 @@ def describe_adopters(time: np.ndarray, unit: np.ndarray, cohort: np.ndarray) ->
     future = (np.isfinite(cohort) & (cohort > time.max())).sum()
     if future:
         notes.append(
-            f"{count(future, 'unit')} adopt after the last period ({time.max()}): not yet treated in the panel"
+            f"{count(future, 'unit')} {'adopts' if future == 1 else 'adopt'} after the last period ({time.max()}): "
+            "not yet treated in the panel"
         )
     if not np.isinf(cohort).any():
         notes.append("no unit is never treated: those that adopt later are the comparison")

@@ -35,7 +35,11 @@ def test_truth_lies_inside_95_percent_intervals_at_about_that_rate(tmp_path):
     table["inside"] = table["truth"].between(table["low"], table["high"])
     table["error"] = table["mean"] - table["truth"]
     summary = table.groupby(["estimand", "group", "level"], dropna=False, sort=False).agg(
-        coverage=("inside", "mean"), bias=("error", "mean"), n=("inside", "size"), sd=("sd", "mean"), rmse=("error", "std")
+        coverage=("inside", "mean"),
+        bias=("error", "mean"),
+        n=("inside", "size"),
+        sd=("sd", "mean"),
+        rmse=("error", "std"),
     )
     print(summary.to_string())
     few = stats.binom.ppf(0.005, SEEDS, 0.95)

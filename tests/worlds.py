@@ -8,9 +8,7 @@ from src.config import SyntheticConfig
 from src.panel import Factor, Panel, Roster, Truth
 from src.trace import ROOT
 
-WEAK = Priors(
-    mu=10, sd=0.5, fixed=2, min_levels=5, path=1, predictor=1, exposure=5, difference=1, cell=100, sigma=1
-)
+WEAK = Priors(mu=10, sd=0.5, fixed=2, min_levels=5, path=1, predictor=1, exposure=5, difference=1, cell=100, sigma=1)
 
 
 def synthetic_config(**changes) -> SyntheticConfig:
@@ -30,6 +28,7 @@ def panel_of(
     for name, code in (groups or {}).items():
         labels, position = np.unique(np.asarray(code).astype(str), return_inverse=True)
         factors[name] = Factor(name, tuple(labels.tolist()), position)
+    no_slope = dict.fromkeys(members or {}, 0.0)
     covariates = np.zeros((len(unit), 0)) if covariates is None else np.asarray(covariates, dtype=float)
     return Panel(
         name="world",
@@ -51,7 +50,7 @@ def panel_of(
         ),
         is_log=is_log,
         sha256="0",
-        truth=None if tau is None else Truth(np.asarray(tau, dtype=float), {}, {}),
+        truth=None if tau is None else Truth(np.asarray(tau, dtype=float), no_slope, no_slope),
     )
 
 

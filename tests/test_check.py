@@ -1,0 +1,87 @@
+"""The description of a panel names its true counts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.check import describe
+from src.config import DataConfig
+from src.panel import encode
+
+
+def tiny(levels: int = 3, per_level: int = 2) -> pd.DataFrame:
+    """In each level the first unit adopts in 2002, the others never; years 2000-2003."""
+    frame = pd.MultiIndex.from_product(
+        [range(levels), range(per_level), range(2000, 2004)], names=["ind", "k", "year"]
+    ).to_frame(index=False)
+    frame["firm"] = frame["ind"] * per_level + frame["k"]
+    frame["first"] = np.where(frame["k"] == 0, 2002, 0)
+    frame["w"] = frame["year"] - 1999
+    frame["y"] = np.random.default_rng(0).normal(size=len(frame))
+    return frame
+
+
+def described(frame: pd.DataFrame, exposures=None, **changes) -> str:
+    data = DataConfig(name="tiny", unit="firm", time="year", cohort="first", outcome="y", **changes)
+    panel = encode(frame, data, "0")
+    return describe(panel, {name: share(panel) for name, share in (exposures or {}).items()})
+
+
+def test_counts_of_a_balanced_panel():
+    text = described(tiny(), groups={"industry": "ind"})
+    for line in [
+        "Panel tiny: 6 units, 4 periods (2000 to 2003), 24 rows",
+        "100.0% of unit-periods present; 6 units in every period, 0 with gaps, 0 with a single row",
+        "Adoption: 3 treated units, 6 treated rows (25.0%)",
+        "      2002       3             6",
+        "     never       3             0",
+        "Group industry: 3 levels; treated units a level: median 1, 3 with one, 0 without",
+        "  0                2        1",
+    ]:
+        assert line in text, text
+    assert "Handled" not in text
+    assert "Weights" not in text
+    assert "Exposures" not in text
+
+
+def test_gaps_notes_and_units_outside():
+    frame = tiny()
+    frame.loc[frame["firm"] == 0, "first"] = 2000
+    frame.loc[5, "y"] = np.nan  # firm 1 in 2001
+    text = described(frame)
+    for line in [
+        "5 units, 4 periods (2000 to 2003), 19 rows",
+        "95.0% of unit-periods present; 4 units in every period, 1 with gaps",
+        "1 unit of the file without a row here",
+        "Handled\n  1 row dropped (y missing: 1)\n  1 always-treated unit (4 rows) dropped",
+    ]:
+        assert line in text, text
+
+
+def test_exposures_among_untreated_and_treated_rows():
+    text = described(tiny(), exposures={"county": lambda panel: np.where(panel.treated, 0.25, panel.time == 2003)})
+    untreated, treated = (line.split() for line in text.splitlines() if line.startswith("  county"))
+    #                       rows    mean      sd        25%       50%       75%       max       zero
+    assert untreated[2:] == ["18", "0.1667", "0.3727", "0.0000", "0.0000", "0.0000", "1.0000", "83.3%"]
+    assert treated[2:] == ["6", "0.2500", "0.0000", "0.2500", "0.2500", "0.2500", "0.2500", "0.0%"]
+
+
+def test_weights_and_their_effective_rows():
+    w = np.tile([1, 2, 3, 4], 6)
+    effective = w.sum() ** 2 / (w**2).sum()
+    assert f"Weights: from 0.4 to 1.6 (mean 1), sd 0.447; as good as {effective:,.0f} of 24 rows" in described(
+        tiny(), weights="w"
+    )
+
+
+@pytest.mark.parametrize("levels", [11, 300])
+def test_many_levels_are_cut_in_the_middle(levels):
+    frame = tiny(levels, 3)
+    frame.loc[(frame["ind"] == 7) & (frame["k"] == 1), "first"] = 2002  # the level with most adopters
+    frame.loc[frame["ind"] == 9, "first"] = 0  # the level without
+    text = described(frame, groups={"industry": "ind"})
+    assert f"{levels} levels; treated units a level: median 1, {levels - 2} with one, 1 without" in text
+    shown = text.split("treated\n", 1)[1].splitlines()
+    assert shown[0].split() == ["7", "3", "2"]
+    assert ("levels between" in text) == (levels > 11)
+    assert len(shown) == (10 if levels == 11 else 11)

@@ -1,0 +1,101 @@
+"""The model's rows and their classical twins in one table."""
+
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.compare import beside, compare
+from src.frequentist import COLUMNS, estimate
+from src.panel import Factor, Panel, Roster
+
+ESTIMANDS = [
+    *("estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive", "ess_bulk"),
+    *("ess_tail", "r_hat", "mcse_mean", "n_units", "n_obs", "truth", "note"),
+]
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    """Forty units over fourteen periods, adopters at 3, so that event times run to 11."""
+    rng = np.random.default_rng(0)
+    unit, time = np.repeat(np.arange(40), 14), np.tile(np.arange(1, 15), 40)
+    cohort = np.where(np.arange(40) < 15, 3.0, np.inf)
+    return Panel(
+        name="small",
+        unit=unit,
+        time=time,
+        outcome=rng.normal(size=unit.size),
+        weight=np.ones(unit.size),
+        covariates=np.zeros((unit.size, 0)),
+        covariate_names=(),
+        units=np.arange(40).astype(str),
+        cohort=cohort,
+        groups={"ownership": Factor("ownership", ("private", "state"), np.arange(40) % 2)},
+        predictors={},
+        roster=Roster(cohort, {}, np.ones(40), np.arange(40)),
+        is_log=False,
+        sha256="",
+    )
+
+
+@pytest.fixture(scope="module")
+def estimands() -> pd.DataFrame:
+    """Event times before the average, and an estimand that no classical estimator has."""
+    keys = [("att_event", None, str(e)) for e in range(12)]
+    keys += [("att", None, None), ("overall", None, None), ("att_by", "ownership", "state")]
+    rows = [
+        dict.fromkeys(ESTIMANDS, 1.0)
+        | {"estimand": estimand, "group": group, "level": level, "scale": "outcome", "note": None, "n_obs": 7}
+        | {"mean": float(j), "sd": 0.5, "low": j - 1.0, "high": j + 1.0, "prob": 0.9}
+        for j, (estimand, group, level) in enumerate(keys)
+    ]
+    return pd.DataFrame(rows, columns=ESTIMANDS)
+
+
+@pytest.fixture(scope="module")
+def table(estimands, panel) -> pd.DataFrame:
+    return compare(estimands, "hier", panel, {}, 0.9, ["etwfe", "twfe"])
+
+
+def test_columns_and_all_rows_of_both(table, estimands, panel):
+    assert list(table.columns) == COLUMNS
+    classical = estimate(panel, {}, 0.9, ["etwfe", "twfe"])
+    assert len(table) == len(estimands) + len(classical)
+    model = table[table.estimator == "hier"]
+    assert list(model.estimate) == list(estimands["mean"])
+    assert set(model.se) == {0.5}
+    keys = ["estimator", "estimand", "group", "level", "scale"]
+    twins = table[table.estimator != "hier"].sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(twins, classical.sort_values(keys, ignore_index=True))
+
+
+def test_twins_stand_together_the_model_first(table):
+    order = ["att_event", "att", "overall", "att_by", "att_gt", "att_cohort", "contrast"]
+    assert list(dict.fromkeys(table.estimand)) == order
+    events = table[table.estimand == "att_event"]
+    assert list(events.level[::2]) == [str(e) for e in range(12)]
+    assert list(events.estimator) == ["hier", "etwfe"] * 12
+    assert list(table.estimator[table.estimand == "att"]) == ["hier", "etwfe", "twfe"]
+    by = table[table.estimand == "att_by"]
+    assert list(zip(by.level, by.estimator, strict=True)) == [("state", "hier"), ("state", "twfe"), ("private", "twfe")]
+
+
+def test_each_estimand_is_one_block(table):
+    changes = (table.estimand != table.estimand.shift()).sum()
+    assert changes == table.estimand.nunique()
+    pd.testing.assert_frame_equal(beside(table), table)
+
+
+def test_fields_that_do_not_apply_are_empty_in_the_file(table):
+    text = table.to_csv(index=False)
+    row = next(line for line in text.splitlines() if line.startswith("att,"))
+    assert row.startswith("att,,,outcome,hier,12.0,0.5,11.0,13.0,0.9,7,")
+    assert list(pd.read_csv(StringIO(text)).columns) == COLUMNS
+
+
+def test_arguments_are_left_as_they_are(estimands, panel):
+    before = estimands.copy(deep=True)
+    compare(estimands, "hier", panel, {}, 0.9, [])
+    pd.testing.assert_frame_equal(estimands, before)
