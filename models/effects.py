@@ -46,7 +46,8 @@ def pooled(block: Block, priors: Priors, tails: str = "normal"):
             pm.ZeroSumNormal(f"{name}_offset", dims=dim) if tails == "normal" else student_t_offset(name, dim)
         )
     if block.predictor is not None:
-        deviation = deviation + pm.Normal(f"{name}_slope", 0.0, priors.predictor) * pm.Data(f"{name}_predictor", block.predictor)
+        predictor = pm.Data(f"{name}_predictor", block.predictor)
+        deviation = deviation + pm.Normal(f"{name}_slope", 0.0, priors.predictor) * predictor
     return pm.Deterministic(f"{name}_effect", deviation, dims=dim)
 
 
@@ -81,4 +82,5 @@ def path(design: Design, priors: Priors, kind: str = "increments"):
         sd = pm.HalfStudentT("sd_path", nu=3, sigma=priors.path) if kind == "random_walk" else priors.path
         raw = pm.Normal("path_offset", dims="event_time_step")
         level = pt.concatenate([[0.0], pt.cumsum(sd * gaps * raw)])
-    return pm.Deterministic("path_effect", level - pt.dot(pm.Data("rows_per_event_time", design.rows_per_event_time), level), dims="event_time")
+    rows = pm.Data("rows_per_event_time", design.rows_per_event_time)
+    return pm.Deterministic("path_effect", level - pt.dot(rows, level), dims="event_time")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from src.command import command
+from src.config import Config
 from src.panel import Factor, Panel, count
 
 SHOWN = 5  # levels listed at each end of a long list
@@ -125,3 +129,16 @@ def describe_weights(weight: np.ndarray) -> str:
         f"Weights: from {weight.min():.3g} to {weight.max():.3g} (mean 1), sd {weight.std():.3g}; "
         f"as good as {effective:,.0f} of {len(weight):,} rows of equal weight"
     )
+
+
+def check(config: Config) -> int:
+    """Validate the panel that the settings name and print its description; nothing is fitted or written."""
+    from src.fit import load
+
+    panel, shares, notes = load(config)
+    print(describe(replace(panel, notes=tuple(notes)), shares))
+    return 0
+
+
+if __name__ == "__main__":
+    command(check)

@@ -108,12 +108,14 @@ def weighted_products(regression: Regression) -> CrossProducts:
     return cross_products(regression.matrix, panel.outcome, panel.unit, independent_precision(panel.weight))
 
 
-def independent_precision(weight: np.ndarray) -> sp.dia_array:
+def independent_precision(weight: np.ndarray) -> sp.csr_array:
     """Precision of independent errors, shape (row, row): the weights on the diagonal."""
-    return sp.dia_array((weight[None, :], [0]), shape=(len(weight), len(weight)))
+    return sp.csr_array(sp.diags_array(weight))
 
 
-def cross_products(matrix: sp.csr_array, outcome: np.ndarray, unit: np.ndarray, precision: sp.sparray) -> CrossProducts:
+def cross_products(
+    matrix: sp.csr_array, outcome: np.ndarray, unit: np.ndarray, precision: sp.csr_array
+) -> CrossProducts:
     """Evidence about the coefficients of `matrix` with unit effects integrated out.
 
     Parameters

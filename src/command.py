@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +28,7 @@ from src.config import Config
 ROOT = Path(__file__).parents[1]
 REPLACED = tuple(f.name for f in fields(schema.Replacement))
 HOME = "traces"
+NOISE = ("full_key:", "object_type=", "reference_type=")
 
 
 class UserError(ValueError):
@@ -71,8 +72,13 @@ def settings(composed: DictConfig) -> Config:
     assert isinstance(found, Config)
     for name in REPLACED:
         given = getattr(found.replace, name)
-        if given is not None:
-            setattr(found.data, name, given)
+        if given is None:
+            continue
+        if not (isinstance(given, dict) and all(isinstance(column, str) for column in given.values())):
+            raise UserError(
+                f"data.{name}={given} is not a dictionary of columns; give one as in 'data.{name}={{a: b}}'"
+            )
+        setattr(found.data, name, given)
     if found.replace.groups is not None and found.replace.predictors is None:
         found.data.predictors = {k: v for k, v in found.data.predictors.items() if k in found.data.groups}
     found.replace = schema.Replacement()
@@ -87,9 +93,9 @@ def check_values(node: Any, prefix: str) -> None:
         if is_dataclass(value):
             check_values(value, f"{name}.")
         elif "options" in f.metadata and value not in f.metadata["options"]:
-            close = difflib.get_close_matches(str(value), f.metadata["options"], n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(f"{name}={value} is not an option{hint}; choose from {', '.join(f.metadata['options'])}")
+            options = f.metadata["options"]
+            hint = closest(str(value), options)
+            raise UserError(f"{name}={value} is not an option{hint}; choose from {', '.join(options)}")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             above, least, below = (f.metadata.get(k) for k in ("above", "least", "below"))
             wrong = (
@@ -105,18 +111,26 @@ def check_values(node: Any, prefix: str) -> None:
 
 def in_words(error: Exception) -> str:
     """What Hydra or OmegaConf complains about, in one short message with the closest known name."""
-    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    text = "; ".join(dict.fromkeys(lines))
-    missing = re.search(r"[Kk]ey '(\w+)' (?:is )?not in|Could not override '(?:[\w.]*\.)?(\w+)'", text)
-    if missing:
+    text = f"{error}\n{error.__cause__ or ''}"
+    if unknown := re.search(r"Could not override '([\w./]+)'", text):
+        name = unknown.group(1)
         known = {f.name for node in vars(schema).values() if is_dataclass(node) for f in fields(node)}
-        word = missing.group(1) or missing.group(2)
-        close = difflib.get_close_matches(word, known - {word}, n=1)
-        text += f". Did you mean {close[0]}?" if close and word not in known else ""
-    if "issing mandatory value" in text:
-        text += ". Give it on the command line, e.g. data.unit=firm"
-    return text
+        return f"there is no setting {name} here{closest(name.rpartition('.')[2], known)}; see --help"
+    if absent := re.search(r"Could not find '(\w+)/(\w+)'", text):
+        group, option = absent.groups()
+        options = [path.stem for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+        return f"{group}={option} is not an option{closest(option, options)}; choose from {', '.join(options)}"
+    if missing := re.search(r"missing mandatory value: (\w+)", text):
+        word = missing.group(1)
+        return f"data.{word} is not given: say which column of the file it is, as in data.{word}=my_column"
+    lines = [line.strip() for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(NOISE)))
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A hint at the closest known word, empty where none is close."""
+    close = difflib.get_close_matches(word, [k for k in known if k != word], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def folder_of(run: str, config: Config) -> Path:

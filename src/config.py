@@ -128,9 +128,9 @@ class SamplerConfig:
 class Replacement:
     """Dictionaries given on the command line: they replace what a preset says (Hydra alone would merge them)."""
 
-    groups: dict[str, str] | None = None
-    predictors: dict[str, str] | None = None
-    exposures: dict[str, str] | None = None
+    groups: Any = None
+    predictors: Any = None
+    exposures: Any = None
 
 
 @dataclass

@@ -185,11 +185,11 @@ def spillover_effects(regression: Regression) -> Iterator[Average]:
         weights[design.blocks["difference"].columns] += on_difference / sd
         return weights
 
-    def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth: float, group="", level="", note=""):
+    def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth, group="", level="", note=""):
         n_units = len(np.unique(panel.unit[rows]))
         enough = bool(rows.any())
         reason = note if enough else "not identified: no such row is exposed"
-        value = truth if known else float("nan")
+        value = float(truth) if known else float("nan")
         return Average(estimand, group, level, weights, n_units, int(rows.sum()), value, reason, enough)
 
     far = extrapolation(regression)
@@ -199,7 +199,7 @@ def spillover_effects(regression: Regression) -> Iterator[Average]:
     switch = slopes(none, centre, own.weights)
     yield average("switching", switch, treated_rows, own.truth + centre @ (to_treated - to_control))
     spill = slopes(centre, centre)
-    yield average("spill_treated", spill, treated_rows & exposed, centre @ to_treated, note=far)
+    yield average("spill_treated", spill, treated_rows, centre @ to_treated, note=far)
     if control_rows.any():
         mean = np.average(regression.shares[control_rows], axis=0, weights=panel.weight[control_rows])
         yield average("spill_control", slopes(mean, none), control_rows, mean @ to_control)
@@ -270,7 +270,7 @@ def draw_estimands(theta: xr.DataArray, labels: list[str], found: list[Average])
         Of all columns of the design; those missing in theta have coefficient zero.
     found : list of Average
     """
-    position = pd.Index(labels).get_indexer(theta["column"].to_numpy())
+    position = pd.Index(labels).get_indexer(pd.Index(theta["column"].to_numpy()))
     weights = np.array([average.weights[position] for average in found])
     draws = theta.transpose("chain", "draw", "column").to_numpy() @ weights.T
     draws[..., [not average.identified for average in found]] = np.nan

@@ -44,7 +44,7 @@ def fit(config: Config) -> int:
         tree = kept_or_sampled(config, collapsed, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
             found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(tree))
-            draws = estimand.draw_estimands(tree["posterior"]["theta"], collapsed.regression.design.all_labels, found)
+            draws = estimand.draw_estimands(trace.theta(tree), collapsed.regression.design.all_labels, found)
             table = estimand.table(draws, found, config.prob, panel.is_log)
         if "estimand" not in tree.children:
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -105,6 +106,7 @@ def with_pymc(model, draws, tune, chains, cores, target_accept, seed, progress, 
 def draw_prior(model: pm.Model, seed: int, draws: int = 500) -> xr.Dataset:
     """Draws from the prior of every variable, dims chain and draw first."""
     names = [v.name for v in model.free_RVs + model.deterministics]
+    logging.getLogger("pymc").setLevel(logging.WARNING)  # PyMC lists the variables it draws
     with model, warnings.catch_warnings():
         # the evidence is a Potential: it belongs to the likelihood, so prior draws rightly ignore it
         warnings.filterwarnings("ignore", message=".*[Pp]otential.*")

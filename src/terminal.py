@@ -69,16 +69,19 @@ def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     printed = Table(
         title=f"effects in {'percent' if scale == 'percent' else 'units of the outcome'}", title_justify="left"
     )
-    for heading in ("", "mean", f"{prob} interval", "P(>0)", "units", "rows", "classical", f"{prob} interval"):
-        printed.add_column(heading, justify="left" if not heading else "right")
+    known = shown["truth"].notna().any()
+    headings = ["mean", f"{prob} interval", *(["truth"] if known else []), "P(>0)", "units", "classical", "interval"]
+    printed.add_column("", no_wrap=True)
+    for heading in headings:
+        printed.add_column(heading, justify="right")
     for _, row in shown.iterrows():
         printed.add_row(
             " ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k])),
             f"{row['mean']:.2f}",
             f"{row['low']:.2f} to {row['high']:.2f}",
+            *([f"{row['truth']:.2f}"] if known else []),
             f"{row['p_positive']:.2f}",
             f"{row['n_units']:,}",
-            f"{row['n_obs']:,}",
             *classical(row, comparison),
         )
     left = len(by) - min(len(by), MOST_ROWS)
@@ -96,5 +99,5 @@ def classical(row: pd.Series, comparison: pd.DataFrame) -> tuple[str, str]:
     if twins.empty:
         return "", ""
     order = twins["estimator"].map({"twfe_exposures": 0, "etwfe": 1, "twfe": 2})
-    twin = twins.loc[order.idxmin()]
+    twin = twins.iloc[int(order.argmin())]
     return f"{twin['estimate']:.2f} {twin['estimator']}", f"{twin['low']:.2f} to {twin['high']:.2f}"

@@ -133,9 +133,14 @@ def with_estimands(tree: xr.DataTree, estimands: xr.Dataset) -> xr.DataTree:
     return complete
 
 
+def theta(tree: xr.DataTree) -> xr.DataArray:
+    """Coefficients over the labelled columns of the design, dims (chain, draw, column), in units of the outcome."""
+    return tree["posterior"].to_dataset()["theta"]
+
+
 def terms(tree: xr.DataTree) -> tuple[str, ...]:
     """Names of the design's blocks that the model of this run uses, in order."""
-    labels = tree["posterior"]["theta"]["column"].to_numpy()
+    labels = theta(tree)["column"].to_numpy()
     return tuple(dict.fromkeys(str(label).partition("[")[0] for label in labels))
 
 
