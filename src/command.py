@@ -1,7 +1,7 @@
 """Run a task under Hydra: dictionaries that replace, words for errors, exit codes.
 
-Exit codes: 0 done; 2 a user's mistake, said in one message, nothing written; 3 done, but diagnostics failed. A sweep
-finishes all its jobs and ends with the worst code.
+Exit codes: 0 done; 1 a fault of ours, said in full; 2 a user's mistake, said in one message, nothing written; 3 done,
+but diagnostics failed. A sweep finishes all its jobs and ends with the worst code.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -28,6 +29,16 @@ from src.config import Config
 ROOT = Path(__file__).parents[1]
 REPLACED = tuple(f.name for f in fields(schema.Replacement))
 HOME = "traces"
+SCHEMAS = {
+    "data": schema.DataConfig,
+    "synthetic": schema.SyntheticConfig,
+    "pooled": schema.PooledConfig,
+    "nopool": schema.NopoolConfig,
+    "hier": schema.HierConfig,
+    "gaussian": schema.GaussianConfig,
+    "prior": schema.PriorConfig,
+    "sampler": schema.SamplerConfig,
+}
 NOISE = ("full_key:", "object_type=", "reference_type=")
 
 
@@ -38,18 +49,9 @@ class UserError(ValueError):
 def register() -> None:
     """Put a schema behind every config group, so that a misspelt option dies at once."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for group, name, node in [
-        ("data", "data_schema", schema.DataConfig),
-        ("data", "synthetic_schema", schema.SyntheticConfig),
-        ("model", "pooled_schema", schema.PooledConfig),
-        ("model", "nopool_schema", schema.NopoolConfig),
-        ("model", "hier_schema", schema.HierConfig),
-        ("likelihood", "gaussian_schema", schema.GaussianConfig),
-        ("prior", "prior_schema", schema.PriorConfig),
-        ("sampler", "sampler_schema", schema.SamplerConfig),
-    ]:
-        store.store(group=group, name=name, node=node)
+    store.store(name="settings", node=Config)
+    for name, node in SCHEMAS.items():
+        store.store(group="schema", name=name, node=node)
 
 
 def replacing(override: str) -> str:
@@ -160,6 +162,12 @@ def run(task: Callable[[Config], int], composed: DictConfig) -> int:
         if given != Path(HOME) and given.is_dir() and not any(given.iterdir()):
             given.rmdir()
         return 2
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # a fault of ours: say it in full, and let the other jobs of a sweep go on
+        traceback.print_exc()
+        return 1
 
 
 def command(task: Callable[[Config], int]) -> NoReturn:

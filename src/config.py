@@ -25,7 +25,7 @@ def number(default: Any, above: float | None = None, least: float | None = None,
 class DataConfig:
     """Which panel, and what its columns mean."""
 
-    loader: str = "src.panel.load"
+    loader: str = "src.encode.load"
     name: str = MISSING
     path: str | None = None
     package: str | None = None

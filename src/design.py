@@ -37,7 +37,7 @@ class Regression:
     exposure_centre : array, shape (exposure,)
         Weighted mean of each exposure over treated rows.
     covariate_sd : array, shape (covariate,)
-        Unit of each covariate in `matrix`.
+        Unit of each covariate in `matrix`; 1 where it does not vary, so that its column is zero.
     """
 
     panel: Panel
@@ -119,7 +119,8 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regressio
         add("exposure", "exposure", names, sp.csr_array(share / sd))
         add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
 
-    covariate_sd = panel.covariates.std(axis=0)
+    sds = panel.covariates.std(axis=0)
+    covariate_sd = np.where(sds > 0, sds, 1.0)
     if panel.covariate_names:
         standard = (panel.covariates - panel.covariates.mean(axis=0)) / covariate_sd
         add("covariate", "covariate", panel.covariate_names, sp.csr_array(standard))

@@ -25,7 +25,8 @@ def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.nd
     Returns
     -------
     array, shape (unit, time)
-        Share in [0, 1]; NaN where a unit is alone in its group (no one to be exposed to).
+        Share in [0, 1]; NaN where a unit is alone in its group, or the others all have weight 0 (no one to be
+        exposed to).
     """
     weight = np.ones(len(members)) if weights is None else np.asarray(weights, dtype=float)
     adopted = np.asarray(treated, dtype=float) * weight[:, None]
@@ -33,9 +34,9 @@ def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.nd
     adopted_in_group = np.zeros((groups, adopted.shape[1]))
     np.add.at(adopted_in_group, members, adopted)
     others = np.bincount(members, weight, groups)[members] - weight
-    alone = np.bincount(members, minlength=groups)[members] == 1
-    share = (adopted_in_group[members] - adopted) / np.where(alone, 1.0, others)[:, None]
-    return np.where(alone[:, None], np.nan, np.clip(share, 0.0, 1.0))
+    no_one = others[:, None] == 0
+    share = (adopted_in_group[members] - adopted) / np.where(no_one, 1.0, others[:, None])
+    return np.where(no_one, np.nan, np.clip(share, 0.0, 1.0))
 
 
 def row_shares(panel: Panel, weigh: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:

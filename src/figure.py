@@ -12,12 +12,14 @@ import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -26,15 +28,15 @@ from scipy.stats import rankdata
 MODEL, CLASSICAL, POOLED, TRUTH = "#1f3b73", "#e07b1a", "#8a8a8a", "black"
 WIDTH, DPI = 8.0, 150  # inches
 MOST_LEVELS, MOST_PARAMETERS, LONGEST_LABEL, BINS = 30, 10, 34, 20
-KEYS = ["estimand", "group", "level"]
+KEYS, ENDS = ["estimand", "group", "level"], ["estimate", "low", "high"]
 MEANING = {
     "direct": "own adoption alone,\non adopters (direct)",
     "spill_treated": "others' adoption,\non adopters (spill_treated)",
     "total_treated": "own and others' adoption,\non adopters (total_treated)",
     "switching": "own adoption, others as they are,\non adopters (switching)",
-    "spill_control": "others' adoption, on exposed\nnon-adopters (spill_control)",
+    "spill_control": "others' adoption,\non exposed untreated (spill_control)",
 }
-ARMS = {"control": "on non-adopters", "treated": "on adopters", "difference": "adopters minus non-adopters"}
+ARMS = {"control": "on the untreated", "treated": "on adopters", "difference": "adopters minus untreated"}
 FAR_EASTERN = (
     "Noto Sans CJK SC",
     "Source Han Sans SC",
@@ -43,7 +45,7 @@ FAR_EASTERN = (
     "PingFang SC",
     "SimHei",
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -91,7 +93,7 @@ class Results:
 
     def twins(self, rows: pd.DataFrame, estimator: str) -> pd.DataFrame:
         """What `estimator` says about each of `rows`, in their order; NaN where it is silent."""
-        theirs = self.classical.loc[self.classical["estimator"] == estimator, [*KEYS, "estimate", "low", "high"]]
+        theirs = self.classical.loc[self.classical["estimator"] == estimator, [*KEYS, *ENDS]]
         return rows[KEYS].merge(theirs, on=KEYS, how="left")
 
 
@@ -195,13 +197,13 @@ def subgroups(results: Results) -> Figure | None:
     figure, axes = canvas([len(mine) for mine in panels.values()])
     clipped = False
     for axis, (name, mine) in zip(axes, panels.items(), strict=True):
-        labels = [f"{shorten(row.level)} ({row.n_units:,})" for row in mine.itertuples()]
+        labels = [f"{shorten(level)} ({n:,})" for level, n in zip(mine["level"], mine["n_units"], strict=True)]
         unpooled = f"unpooled (TWFE, one interaction a level, {estimator})"
         clipped |= forest(axis, results, mine, results.twins(mine, estimator), labels, unpooled, limits)
-        for row in pooled.itertuples():
-            axis.axvspan(*np.clip([row.low, row.high], *limits), color=POOLED, alpha=0.2, linewidth=0, zorder=0.5)
-            if limits[0] <= row.estimate <= limits[1]:
-                axis.axvline(row.estimate, color=POOLED, linestyle="--", label=f"pooled (TWFE, {estimator})")
+        for estimate, low, high in pooled[ENDS].to_numpy(dtype=float):
+            axis.axvspan(*np.clip([low, high], *limits), color=POOLED, alpha=0.2, linewidth=0, zorder=0.5)
+            if limits[0] <= estimate <= limits[1]:
+                axis.axvline(estimate, color=POOLED, linestyle="--", label=f"pooled (TWFE, {estimator})")
         found, total = int((by["group"] == name).sum()), results.levels[name]
         details = [
             f"the {len(mine)} largest of {found} levels" if len(mine) < found else f"{found} levels",
@@ -222,7 +224,7 @@ def event_study(results: Results) -> Figure | None:
     twins = results.twins(rows, "etwfe")
     at = rows["at"].to_numpy()
     limits = sensible_limits(rows, twins)
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     offset = 0.13 if twins["estimate"].notna().any() else 0.0
     clipped = intervals(upper, at - offset, rows, limits, MODEL, model_label(results), vertical=True)
@@ -249,7 +251,7 @@ def spillovers(results: Results) -> Figure | None:
     totals = results.of(*MEANING)
     order = totals["estimand"].map(list(MEANING).index)
     totals = totals.loc[order.sort_values().index].reset_index(drop=True)
-    labels = [f"{shorten(row.group)}:\n{ARMS.get(row.level, row.level)}" for row in slopes.itertuples()]
+    labels = [f"{shorten(k)}:\n{ARMS.get(arm, arm)}" for k, arm in zip(slopes["group"], slopes["level"], strict=True)]
     panels = {
         "One percentage point more adopters among the others": (slopes, labels, "per percentage point of exposure"),
         "Own and others' adoption together": (totals, [MEANING[name] for name in totals["estimand"]], "average effect"),
@@ -273,7 +275,7 @@ def chains(tree: xr.DataTree) -> Figure | None:
     parameters = top_level(tree["posterior"].to_dataset())
     if not parameters:
         return None
-    figure = Figure(figsize=(WIDTH, 1.1 * len(parameters) + 0.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 * len(parameters) + 0.5))
     grid = figure.subplots(len(parameters), 2, squeeze=False, sharex="col", width_ratios=[3, 2])
     for (left, right), (name, draws) in zip(grid, parameters.items(), strict=True):
         ranks = rankdata(draws).reshape(draws.shape)
@@ -291,8 +293,8 @@ def chains(tree: xr.DataTree) -> Figure | None:
     grid[-1, 0].set_xlabel("draw after tuning")
     grid[-1, 1].set_xlabel("rank among all chains, share")
     note = (
-        "Left: parameter, in units of the outcome. Right: draws of each chain by rank among all chains; good chains are "
-        "noise around the dotted line, and none keeps to one side."
+        "Left: parameter, in units of the outcome. Right: draws of each chain by rank among all chains; good chains "
+        "are noise around the dotted line, and none keeps to one side."
     )
     return finish(figure, [grid[0, 1]], "Do the sampler's chains agree?", note)
 
@@ -313,7 +315,7 @@ def top_level(posterior: xr.Dataset) -> dict[str, np.ndarray]:
 def canvas(sizes: list[float] | list[int]) -> tuple[Figure, list[Axes]]:
     """A figure with one panel under the other, heights by the number of rows in each."""
     height = sum(0.3 * size + 0.75 for size in sizes)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(len(sizes), 1, squeeze=False, height_ratios=[size + 1 for size in sizes])
     return figure, list(grid[:, 0])
 
@@ -370,11 +372,12 @@ def intervals(
     known = rows["estimate"].notna().to_numpy()
     if not known.any():
         return False
-    at, (estimate, low, high) = at[known], rows.loc[known, ["estimate", "low", "high"]].to_numpy(dtype=float).T
+    at, (estimate, low, high) = at[known], rows.loc[known, ENDS].to_numpy(dtype=float).T
 
     def mark(which: np.ndarray, where: np.ndarray, shape: str, **style) -> None:
-        pair = (at[which], where[which]) if vertical else (where[which], at[which])
-        axis.plot(*pair, shape, color=colour, markersize=4.5, zorder=3, **style)
+        if which.any():  # the layout takes an empty line for a point in the corner
+            pair = (at[which], where[which]) if vertical else (where[which], at[which])
+            axis.plot(*pair, shape, color=colour, markersize=4.5, zorder=3, **style)
 
     line = axis.vlines if vertical else axis.hlines
     line(at, np.clip(low, *limits), np.clip(high, *limits), color=colour, linewidth=1.5)
@@ -391,32 +394,31 @@ def sensible_limits(mine: pd.DataFrame, *others: pd.DataFrame) -> tuple[float, f
     Fences lie one typical span beyond the typical interval of the model, from the lower quartile of its lower ends to
     the upper quartile of its upper ends.
     """
-    first, last = mine["low"].quantile(0.25), mine["high"].quantile(0.75)
+    first, last = float(mine["low"].quantile(0.25)), float(mine["high"].quantile(0.75))
     span = max(last - first, 1e-12)
     ends = pd.concat([frame[["low", "high"]] for frame in (mine, *others)])
-    truth = mine["truth"].dropna()
-    low = min([0.0, *truth, max(ends["low"].min(), first - span)])
-    high = max([0.0, *truth, min(ends["high"].max(), last + span)])
+    near = mine["truth"].dropna()
+    low = min(*near, 0.0, max(float(ends["low"].min()), first - span))
+    high = max(*near, 0.0, min(float(ends["high"].max()), last + span))
     pad = 0.03 * (high - low)
     return low - pad, high + pad
 
 
 def finish(figure: Figure, axes: list[Axes], title: str, note: str) -> Figure:
     """Make room above for the title and one legend for all panels, below for the source note."""
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axis in axes:
-        entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     text = textwrap.fill(note, 122)
     above, below = 0.5 + 0.22 * -(-len(entries) // 2), 0.2 + 0.15 * (text.count("\n") + 1)  # inches
     height = figure.get_figheight() + above + below
     figure.set_figheight(height)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0, below / height, 1, 1 - (above + below) / height))
+    figure.set_layout_engine("constrained", h_pad=0.09, rect=(0, below / height, 1, 1 - (above + below) / height))
     figure.text(0.012, 1 - 0.1 / height, title, va="top", fontsize=14, fontweight="bold", in_layout=False)
     figure.text(0.012, 0.08 / height, text, va="bottom", fontsize=8, color="#444444", in_layout=False)
     corner = (0.0, 1 - 0.38 / height)
-    legend = figure.legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=corner, ncols=2)
+    legend = figure.legend(list(entries.values()), list(entries), loc="upper left", bbox_to_anchor=corner, ncols=2)
     legend.set_in_layout(False)
     return figure
 

@@ -20,8 +20,9 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from src.config import SyntheticConfig
+from src.encode import encode
 from src.exposure import leave_one_out_share
-from src.panel import Panel, PanelError, encode
+from src.panel import Panel, PanelError
 
 ROOT = Path(__file__).parents[1]
 STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects")
@@ -54,7 +55,7 @@ def load(data: SyntheticConfig) -> Panel:
     Raises
     ------
     PanelError
-        See `draw` and `src.panel.encode`.
+        See `draw` and `src.encode.encode`.
     """
     world = draw(data)
     sha256 = hashlib.sha256(pd.util.hash_pandas_object(world.frame, index=False).to_numpy().tobytes()).hexdigest()

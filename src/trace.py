@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 UNITLESS = ("_offset", "_length")
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
-STAGES = ("panel", "synthetic", "exposure", "design", "collapse", "sample")
+STAGES = ("panel", "read", "validate", "encode", "synthetic", "exposure", "design", "collapse", "sample")
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 
 

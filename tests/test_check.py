@@ -6,7 +6,7 @@ import pytest
 
 from src.check import describe
 from src.config import DataConfig
-from src.panel import encode
+from src.encode import encode
 
 
 def tiny(levels: int = 3, per_level: int = 2) -> pd.DataFrame:

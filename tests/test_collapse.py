@@ -236,6 +236,18 @@ def test_absorbed_covariates_are_left_out_and_named():
     assert "x2, x3, x4" in collapsed.notes[0]
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.1, 3.0, 1e9])
+def test_a_constant_covariate_is_left_out_and_named(constant):
+    panel = staggered(seed=10)
+    covariates = np.column_stack([np.full(len(panel.unit), constant), panel.covariates])
+    more = panel_of(panel.unit, panel.time, panel.cohort, panel.outcome, covariates=covariates)
+    regression = regression_of(more)
+    assert np.isfinite(regression.matrix.data).all()
+    collapsed = collapse(regression)
+    assert collapsed.regression.panel.covariate_names == ("x1", "x2")
+    assert collapsed.notes == ("covariates x0 do not vary beyond unit and period effects and are left out",)
+
+
 def test_dependent_columns_are_those_that_earlier_ones_explain():
     x = np.random.default_rng(0).normal(size=(30, 3))
     x = np.column_stack([x[:, 0], x[:, 1], x[:, 0] - 2 * x[:, 1], x[:, 2], np.zeros(30)])

@@ -24,6 +24,12 @@ def test_share_equals_a_double_loop():
                     assert np.isnan(share[i, t])
 
 
+def test_members_of_weight_zero_count_for_nobody():
+    treated, members = np.array([[0, 0], [0, 1], [0, 1], [1, 1]]), np.array([0, 0, 0, 1])
+    share = leave_one_out_share(treated, members, np.array([2.5, 0, 0, 1]))
+    np.testing.assert_array_equal(share, [[np.nan, np.nan], [0, 0], [0, 0], [np.nan, np.nan]])
+
+
 def test_adopters_count_where_they_have_no_row_and_units_alone_are_counted():
     # units 0 and 1 share a county; unit 1 adopts in 2 and has no row afterwards; unit 2 is alone
     panel = panel_of(

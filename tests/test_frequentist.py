@@ -10,8 +10,10 @@ import pytest
 
 from src import frequentist
 from src.config import DataConfig
+from src.encode import encode, load
 from src.frequentist import COLUMNS, estimate, etwfe, etwfe_regression, regress, tabulate, twfe, twfe_exposures
-from src.panel import Factor, Panel, PanelError, Roster, encode, load, read
+from src.panel import Factor, Panel, PanelError, Roster
+from src.read import read
 
 REAL = {
     "mpdta": DataConfig(

@@ -1,0 +1,126 @@
+"""From a file of unit-period rows to a DataFrame, and from its columns to numbers or labels."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.config import DataConfig
+from src.panel import PanelError
+
+MISSING_WORDS = ("", ".", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+OWN_ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet", ".dta", ".xlsx")
+PACKAGE_ENDINGS = (*OWN_ENDINGS, ".csv.bz2", ".pkl.gz")  # pickles run code, so never from a user's path
+
+
+def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
+    """All columns of the file that `data` names, with the sha256 of its bytes.
+
+    Units, groups and exposures are read as text, so "01" and "NA" stay labels and only an empty field is missing. In
+    the other columns the usual words for a missing number count ("NA", "." and the like).
+
+    Parameters
+    ----------
+    data : DataConfig
+        `path`, or `package` and `file` for a panel that an installed package carries (found without importing it).
+
+    Returns
+    -------
+    frame : DataFrame
+    sha256 : str
+
+    Raises
+    ------
+    PanelError
+        No file, an empty file, an unknown ending, an unreadable file.
+    """
+    path = locate(data)
+    texts = {data.unit, *data.groups.values(), *data.exposures.values()}
+    try:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        frame = parse(path, texts)
+        frame = frame.reset_index() if any(frame.index.names) else frame
+    except PanelError:
+        raise
+    except UnicodeDecodeError:
+        raise PanelError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8') or as .xlsx") from None
+    except Exception as problem:  # each of the parsers raises its own kinds
+        raise PanelError(f"{path} cannot be read: {problem}") from problem
+    return frame, sha256
+
+
+def locate(data: DataConfig) -> Path:
+    """Path of the file that `data` names.
+
+    Raises
+    ------
+    PanelError
+        It does not exist, is empty or has an unknown ending.
+    """
+    if data.path:
+        path, endings = Path(data.path).expanduser(), OWN_ENDINGS
+    elif data.package and data.file:
+        spec = importlib.util.find_spec(data.package.partition(".")[0])
+        if spec is None or not spec.submodule_search_locations:
+            raise PanelError(f"package {data.package} is not installed: pip install {data.package}, or give data.path")
+        root = Path(spec.submodule_search_locations[0]).resolve()
+        path, endings = (root / data.file).resolve(), PACKAGE_ENDINGS
+        if not path.is_relative_to(root):
+            raise PanelError(f"data.file={data.file} lies outside package {data.package}: give data.path")
+    else:
+        raise PanelError("no data: give data.path=<file>, or data.package and data.file")
+    if not path.is_file():
+        raise PanelError(f"no file {path}: check data.path (relative to {Path.cwd()})")
+    if path.stat().st_size == 0:
+        raise PanelError(f"{path} is empty: give a file with one row for each unit and period")
+    if not path.name.lower().endswith(endings):
+        raise PanelError(f"{path.name} has an unknown ending: data.path must end in {', '.join(OWN_ENDINGS)}")
+    return path
+
+
+def parse(path: Path, texts: set[str]) -> pd.DataFrame:
+    """All columns of a file; `texts` are read as text, with only the empty field missing."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return pd.read_parquet(path)
+    if name.endswith(".pkl.gz"):
+        return pd.read_pickle(path)
+    if name.endswith(".dta"):
+        frame = pd.read_stata(path, convert_categoricals=False, convert_dates=False)  # %ty, %tq: plain whole numbers
+        labelled = [column for column in frame.columns if column in texts]
+        return frame.assign(**pd.read_stata(path, columns=labelled, convert_dates=False)) if labelled else frame
+
+    def as_text(header: pd.Index) -> dict[str, Any]:
+        missing = {column: [""] if column in texts else list(MISSING_WORDS) for column in header}
+        types = {column: str for column in header if column in texts}
+        return {"dtype": types, "na_values": missing, "keep_default_na": False}
+
+    if name.endswith(".xlsx"):
+        return pd.read_excel(path, **as_text(pd.read_excel(path, nrows=0).columns))
+    header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise PanelError(f"{path.name} has the single column {header[0]!r}: separate the columns by commas")
+    return pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **as_text(header))
+
+
+def numbers(column: pd.Series) -> np.ndarray:
+    """A column as floats: NaN where it is missing or no number; yes/no columns as 1/0."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    text = column.astype("str").str.strip().replace({"TRUE": "1", "True": "1", "FALSE": "0", "False": "0"})
+    return pd.to_numeric(text.mask(text.isin(MISSING_WORDS)), errors="coerce").to_numpy(dtype=float)
+
+
+def labels(column: pd.Series) -> pd.Series:
+    """A column as text without surrounding blanks, "204" for 204.0; missing only where it is empty."""
+    text = column.astype("str").str.strip()
+    text = text.mask(text == "")
+    if text.str.fullmatch(r"-?\d+\.0").fillna(True).astype(bool).all():
+        text = text.str.removesuffix(".0")
+    return text

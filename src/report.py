@@ -1,0 +1,385 @@
+"""The run as one self-contained HTML page: worst news first, then the answers in plain words, then the evidence."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from src.figure import ARMS, KEYS, MEANING, keyed, readable_scale
+from src.panel import Panel
+
+PREFERRED = {"twfe_exposures": 0, "etwfe": 1, "twfe": 2}
+CAPTIONS = {
+    "subgroups": "Effect on adopters in each subgroup. Partial pooling draws small subgroups towards the others.",
+    "event_study": "Effect on adopters by time since adoption, over the number of units behind each estimate.",
+    "spillovers": "What others' adoption does: slope of each exposure, and totals over the rows of the data.",
+    "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
+}
+NONE = "–"
+
+
+def render(
+    data: str,
+    model: str,
+    panel: Panel,
+    table: pd.DataFrame,
+    comparison: pd.DataFrame,
+    diagnostics: dict,
+    pictures: list[Path],
+) -> str:
+    """The page, with its figures inside.
+
+    Parameters
+    ----------
+    data, model : str
+        Names in the title.
+    panel : Panel
+        As read, for the facts about the data.
+    table : DataFrame
+        Columns of `estimands.csv`.
+    comparison : DataFrame
+        Columns of `comparison.csv`.
+    diagnostics : dict
+        From `diagnose.diagnose`, with `nuisance` and `notes`.
+    pictures : list of Path
+        PNG files.
+
+    Returns
+    -------
+    str
+        HTML without scripts and without anything to fetch. Levels, names and notes are escaped.
+    """
+    scale = readable_scale(table)
+    rows = with_twins(table, comparison, scale, model)
+    exposures = list(dict.fromkeys(rows.loc[rows["estimand"] == "spill_per_pp", "group"]))
+    notes: dict[str, int] = {}
+    sections = [
+        (title, [cells(row, decimals((part["high"] - part["low"]).median()), notes) for _, row in part.iterrows()])
+        for title, part in split(rows)
+        if len(part)
+    ]
+    folder = FileSystemLoader(Path(__file__).parent)
+    pages = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return pages.get_template("report.html.jinja").render(
+        data=data,
+        model=model,
+        mass=mass(rows),
+        unit="percent" if scale == "percent" else "units of the outcome",
+        problems=diagnostics["problems"],
+        passed=passed(diagnostics),
+        cautions=list(cautions(rows)),
+        answers=list(answers(rows, comparison, scale, model)),
+        assumptions=assumptions(panel, exposures),
+        sections=sections,
+        has_truth=bool(rows["truth"].notna().any()),
+        notes=list(notes),
+        figures=[
+            {"caption": CAPTIONS.get(p.stem, p.stem), "data": b64encode(p.read_bytes()).decode()} for p in pictures
+        ],
+        facts=facts(panel, exposures),
+        handled=diagnostics["notes"],
+        checks=checks(diagnostics),
+    )
+
+
+def with_twins(table: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str) -> pd.DataFrame:
+    """The estimands on one scale, the first classical estimate of the same beside each.
+
+    Returns
+    -------
+    DataFrame
+        Columns of the table, group and level as text, and estimator, estimate, low_classical, high_classical,
+        note_classical.
+    """
+    others = comparison[(comparison["scale"] == scale) & (comparison["estimator"] != model)]
+    others = keyed(others[np.isfinite(others["estimate"])])
+    rank = others["estimator"].map(PREFERRED).fillna(len(PREFERRED)).sort_values(kind="stable")
+    twins = others.loc[rank.index].drop_duplicates(KEYS)
+    columns = [*KEYS, "estimator", "estimate", "low", "high", "note"]
+    mine = keyed(table[table["scale"] == scale])
+    return mine.merge(twins[columns], on=KEYS, how="left", suffixes=("", "_classical"))
+
+
+def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of the page in sections, each with its title; estimates that nobody reads one by one are left out."""
+    averages = ["att", *(name for name in MEANING if name != "direct")]
+    yield "On average", rows[rows["estimand"].isin(averages)]
+    kinds = {
+        "spill_per_pp": "Per percentage point of exposure to adopters in the same {}",
+        "att_by": "On adopters, by {}",
+        "contrast": "Differences between levels of {}",
+    }
+    for kind, title in kinds.items():
+        of_kind = rows[(rows["estimand"] == kind) & ~rows["group"].str.contains(":", regex=False)]
+        for group, part in of_kind.groupby("group", sort=False):
+            ordered = part.sort_values("n_obs", ascending=False, kind="stable") if kind == "att_by" else part
+            yield title.format(group), ordered
+    events = rows[rows["estimand"].isin(["lead", "att_event"])]
+    if len(events):
+        yield "On adopters, by periods since adoption", events
+
+
+def cells(row: pd.Series, places: int, notes: dict[str, int]) -> dict[str, str | list[int]]:
+    """One row of the table as text, to `places` decimals; its notes are numbered in `notes` as they appear."""
+    mine = [note for note in (row["note"], row["note_classical"]) if isinstance(note, str) and note]
+    known, twin = np.isfinite(row["mean"]), pd.notna(row["estimate"])
+    return {
+        "label": label(row),
+        "marks": [notes.setdefault(note, len(notes) + 1) for note in mine],
+        "mean": number(row["mean"], places) if known else "not identified",
+        "interval": f"{number(row['low'], places)} to {number(row['high'], places)}" if known else "",
+        "positive": probability(row["p_positive"]) if known else "",
+        "truth": number(row["truth"], places),
+        "units": f"{row['n_units']:,}",
+        "rows": f"{row['n_obs']:,}",
+        "classical": number(row["estimate"], places) if twin else "",
+        "classical_interval": (
+            f"{number(row['low_classical'], places)} to {number(row['high_classical'], places)}" if twin else ""
+        ),
+        "estimator": row["estimator"] if twin else "",
+    }
+
+
+def label(row: pd.Series) -> str:
+    """An estimand within its section, in words."""
+    if row["estimand"] == "att":
+        return "own adoption, on adopters (att)"
+    if row["estimand"] in MEANING:
+        return MEANING[row["estimand"]].replace("\n", " ")
+    return ARMS.get(row["level"], row["level"]) if row["estimand"] == "spill_per_pp" else row["level"]
+
+
+def answers(rows: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str) -> Iterator[tuple[str, list[str]]]:
+    """Questions and, from the numbers alone, their answers in sentences."""
+    spills = rows[rows["estimand"] == "spill_per_pp"]
+    yield "What did adoption do to adopters?", on_average(rows, scale, exposed=len(spills) > 0)
+    events = identified(rows, "att_event")
+    if len(events):
+        events = events.iloc[events["level"].astype(int).argsort()]
+        ends = [
+            f"at {row['level']} (seen on {row['n_units']:,} units) {said(row, scale)}" for _, row in events.iterrows()
+        ]
+        text = (
+            f"By periods since adoption (0 is the first treated one): {'; '.join(dict.fromkeys((ends[0], ends[-1])))}."
+        )
+        yield "How did the effect unfold?", [text, "The figure has the whole path."]
+    by = identified(rows, "att_by")
+    by = by[~by["group"].str.contains(":", regex=False)]
+    sentences = [
+        text for group, part in by.groupby("group", sort=False) for text in among(str(group), part, rows, scale)
+    ]
+    if sentences:
+        yield "For whom?", sentences
+    yield "What did adoption do to the others?", on_others(rows, spills, scale)
+    theirs = comparison[(comparison["scale"] == scale) & (comparison["estimand"] == "att")]
+    theirs = theirs[(theirs["estimator"] != model) & np.isfinite(theirs["estimate"])]
+    if len(theirs):
+        yield (
+            "What do classical estimators say of the same average?",
+            [classical(row, scale) for _, row in theirs.iterrows()],
+        )
+
+
+def on_average(rows: pd.DataFrame, scale: str, exposed: bool) -> list[str]:
+    """The average effect on the treated."""
+    att = rows[rows["estimand"] == "att"].iloc[0]
+    if not np.isfinite(att["mean"]):
+        return [f"The average effect cannot be had from these data: {att['note']}."]
+    where = ", at zero exposure, that is with nobody else adopting" if exposed else ""
+    sentences = [
+        f"On average over the {att['n_obs']:,} treated rows of {att['n_units']:,} units, own adoption is "
+        f"estimated to have changed the outcome by {said(att, scale)}{where}.",
+        f"Given model and data, the probability that this average is positive is {probability(att['p_positive'])}.",
+    ]
+    if att["low"] < 0 < att["high"]:
+        sentences.append("The interval holds zero: the data leave the sign open.")
+    return sentences
+
+
+def among(group: str, part: pd.DataFrame, rows: pd.DataFrame, scale: str) -> Iterator[str]:
+    """How the effect differs between the levels of one group."""
+    if len(part) < 2:
+        return
+    ordered = part.sort_values("mean")
+    least, most = ordered.iloc[0], ordered.iloc[-1]
+    sure = int(((part["low"] > 0) | (part["high"] < 0)).sum())
+    yield (
+        f"Over {len(part)} levels of {group}, posterior means run from {least['level']}, {said(least, scale)}, to "
+        f"{most['level']}, {said(most, scale)}; {sure} of the {len(part)} intervals exclude zero."
+    )
+    contrasts = identified(rows, "contrast")
+    contrasts = contrasts[contrasts["group"] == group]
+    if len(contrasts) == 1:
+        row, kind = contrasts.iloc[0], "relative difference" if scale == "percent" else "difference"
+        verdict = "not told apart from zero" if row["low"] < 0 < row["high"] else "told apart from zero"
+        yield f"The {kind} {row['level']} is {said(row, scale)}, {verdict}."
+    elif len(part) > 2:
+        yield "Levels whose intervals overlap widely are not told apart."
+
+
+def on_others(rows: pd.DataFrame, spills: pd.DataFrame, scale: str) -> list[str]:
+    """Spillovers on the untreated and on adopters."""
+    if spills.empty:
+        return ["Spillovers are not modelled: the estimates take it that nobody's outcome depends on others' adoption."]
+    sentences = []
+    for exposure, part in spills[np.isfinite(spills["mean"])].groupby("group", sort=False):
+        arms = {row["level"]: row for _, row in part.iterrows()}
+        effects = [f"{ARMS[arm]} {said(arms[arm], scale)}" for arm in ("control", "treated") if arm in arms]
+        sentences.append(f"One percentage point more exposure by {exposure} means, {'; '.join(effects)}.")
+        if "difference" in arms:
+            gap = arms["difference"]
+            verdict = "cannot be told apart" if gap["low"] < 0 < gap["high"] else "differ"
+            sentences.append(f"The two {verdict}: {ARMS['difference']} {said(gap, scale)}.")
+    for name in ("total_treated", "spill_control"):
+        sentences += [f"In all, {label(row)}: {said(row, scale)}." for _, row in identified(rows, name).iterrows()]
+    return sentences or ["No slope of an exposure is identified."]
+
+
+def classical(row: pd.Series, scale: str) -> str:
+    """One estimator's answer and what its authors would warn of."""
+    places, sign = decimals(row["high"] - row["low"]), "%" if scale == "percent" else ""
+    ends = f"{number(row['low'], places)}{sign} to {number(row['high'], places)}{sign}"
+    note = f" ({row['note']})" if isinstance(row["note"], str) and row["note"] else ""
+    return f"{row['estimator']}: {number(row['estimate'], places)}{sign}, {ends}{note}."
+
+
+def identified(rows: pd.DataFrame, estimand: str) -> pd.DataFrame:
+    """Rows of one estimand that have an estimate."""
+    return rows[(rows["estimand"] == estimand) & np.isfinite(rows["mean"])]
+
+
+def said(row: pd.Series, scale: str) -> str:
+    """An estimate in a sentence, as "+50.7% (95% interval +9.8% to +105.7%)"."""
+    places = decimals(row["high"] - row["low"])
+    low, middle, high = (
+        f"{number(row[name], places, signed=True)}{'%' if scale == 'percent' else ''}"
+        for name in ("low", "mean", "high")
+    )
+    return f"{middle} ({100 * row['prob']:g}% interval {low} to {high})"
+
+
+def decimals(width: float) -> int:
+    """Places after the point that an interval of this width warrants: three figures of the width, at most four."""
+    if not (np.isfinite(width) and width > 0):
+        return 2
+    return int(np.clip(2 - np.floor(np.log10(width)), 0, 4))
+
+
+def number(value: float, places: int, signed: bool = False) -> str:
+    """A number to a fixed place; the enormous in powers of ten."""
+    if pd.isna(value):
+        return NONE
+    style = ".0e" if abs(value) >= 1e6 else f",.{places}f"
+    return format(value, f"+{style}" if signed else style)
+
+
+def probability(value: float) -> str:
+    """A share of draws in percent, never as certainty."""
+    if value > 0.999:
+        return "> 99.9%"
+    return "< 0.1%" if value < 0.001 else f"{value:.1%}"
+
+
+def mass(rows: pd.DataFrame) -> str:
+    """Mass of the intervals."""
+    return f"{100 * rows['prob'].iloc[0]:g}%"
+
+
+def passed(diagnostics: dict) -> str:
+    """The sampler's checks in one sentence."""
+    fewest = min(diagnostics["ess_bulk_min"], diagnostics["ess_tail_min"])
+    return (
+        f"The sampler's checks passed: R-hat is at most {diagnostics['rhat_max']:.3f} and every estimate rests on at "
+        f"least {fewest:,.0f} effective draws, without divergent transitions. This says that the posterior was "
+        "computed well, not that the assumptions hold."
+    )
+
+
+def cautions(rows: pd.DataFrame) -> Iterator[str]:
+    """What weakens the numbers although the sampler worked."""
+    yield (
+        "The errors of this model are independent with one scale: where a unit's errors are serially correlated, as "
+        "they are in most panels, the model's intervals are too narrow."
+    )
+    missing = int(rows["mean"].isna().sum())
+    if missing:
+        yield f"{missing} of {len(rows)} estimates are not identified by the data and are left empty."
+    notes = rows.loc[rows["estimand"].isin(["att", "total_treated", *MEANING]) & rows["mean"].notna(), "note"].dropna()
+    yield from dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for note in notes if note)
+
+
+def assumptions(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
+    """What the answers rest on, none of which the sampler can check."""
+    given = f" with the same {', '.join(panel.covariate_names)}" if panel.covariate_names else ""
+    spillovers = (
+        "The treated share of the others, by " + ", ".join(exposures) + ", carries all that others' adoption does, "
+        "linearly and in the same period."
+        if exposures
+        else "No spillovers are modelled, so nobody's outcome may depend on others' adoption."
+    )
+    return [
+        ("No anticipation", "Outcomes before adoption do not depend on when adoption comes."),
+        (
+            "Parallel trends",
+            f"Without adoption, adopters{given} would have moved as those not yet or never treated did.",
+        ),
+        ("Exposure mapping", spillovers),
+        ("Adoption lasts", "A unit that has adopted stays treated."),
+        (
+            "Exchangeability",
+            "Before the data are seen, nothing tells the levels of a pooled term apart (beyond its predictor), so each "
+            "may borrow from the others. Model pooled takes one effect for all; model nopool lets nothing borrow.",
+        ),
+        (
+            "Independent errors of one scale",
+            "Intervals are too narrow where a unit's errors are serially correlated, where units of one group share "
+            "shocks, or where scales differ between units.",
+        ),
+    ]
+
+
+def facts(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
+    """The panel in numbers."""
+    adopted = panel.cohort[np.isfinite(panel.cohort)].astype(int)
+    cohorts = ", ".join(f"{g} ({n:,})" for g, n in zip(*np.unique(adopted, return_counts=True), strict=True))
+    treated = int(panel.treated.sum())
+    groups = ", ".join(f"{name} ({len(factor.levels):,} levels)" for name, factor in panel.groups.items())
+    return [
+        ("panel", panel.name),
+        ("rows", f"{len(panel.outcome):,}"),
+        ("units", f"{len(panel.units):,}"),
+        ("periods", f"{len(panel.periods)}, from {panel.periods.min()} to {panel.periods.max()}"),
+        ("adopters", f"{len(adopted):,} units; {len(panel.units) - len(adopted):,} never adopt"),
+        ("cohorts (units)", cohorts),
+        ("treated rows", f"{treated:,} ({treated / len(panel.outcome):.1%} of rows)"),
+        ("outcome, as modelled", f"mean {panel.outcome.mean():.4g}, SD {panel.outcome.std():.4g}"),
+        ("groups", groups or "none"),
+        ("covariates", ", ".join(panel.covariate_names) or "none"),
+        ("exposures", ", ".join(exposures) or "none"),
+        ("sha256 of the data", panel.sha256),
+    ]
+
+
+def checks(diagnostics: dict) -> list[tuple[str, str]]:
+    """Diagnostics in numbers, with what they should be."""
+    nuisance = [(f"{name} (nuisance)", plain(value)) for name, value in diagnostics["nuisance"].items()]
+    return [
+        ("R-hat, largest over estimates", f"{diagnostics['rhat_max']:.4f} (at most 1.01)"),
+        ("R-hat, largest over parameters", f"{diagnostics['parameter_rhat_max']:.4f} (at most 1.01)"),
+        ("effective draws, bulk, fewest", f"{diagnostics['ess_bulk_min']:,.0f} (at least 400)"),
+        ("effective draws, tails, fewest", f"{diagnostics['ess_tail_min']:,.0f} (at least 400)"),
+        ("divergent transitions", f"{diagnostics['divergences']} (none)"),
+        ("E-BFMI, smallest", f"{diagnostics['bfmi_min']:.2f} (at least 0.3)"),
+        ("peak memory", f"{diagnostics['peak_memory_mb']:,.0f} MB"),
+        *nuisance,
+    ]
+
+
+def plain(value: object) -> str:
+    """A nuisance number as text."""
+    return f"{value:.4g}" if isinstance(value, float | int) else str(value)

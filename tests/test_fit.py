@@ -1,0 +1,184 @@
+"""The commands end to end: a panel in, a run folder out, held against the contract."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from src import collect, fit
+from src.check import check
+from src.command import command
+from src.config import Config
+from src.estimand import COLUMNS
+from src.trace import ROOT
+
+COMPARISON = [
+    "estimand", "group", "level", "scale", "estimator", "estimate", "se", "low", "high", "prob", "n_obs", "note",
+]  # fmt: skip
+SMALL = ["sampler=fast", "sampler.draws=400", "sampler.chains=2", "progress=false"]
+
+
+def call(task, *arguments: str) -> int:
+    before = sys.argv
+    sys.argv = ["fit", *arguments]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            command(task)
+    finally:
+        sys.argv = before
+    return int(stopped.value.code or 0)
+
+
+def table(path):
+    return pd.read_csv(path, dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""])
+
+
+@pytest.fixture(scope="module")
+def panel_file(tmp_path_factory):
+    """A user's file: a staggered panel with groups, a county, a covariate with a hole, labels that look missing."""
+    rng = np.random.default_rng(0)
+    units, periods = 160, 8
+    first = rng.choice([2014, 2016, 0], units, p=[0.2, 0.2, 0.6])
+    unit, year = np.repeat(np.arange(units), periods), np.tile(np.arange(2010, 2010 + periods), units)
+    sector = np.array(["NA", "C13", "C39", "C27", "None", "F52"])[rng.integers(0, 6, units)]
+    owner = np.array(["state", "private"])[rng.integers(0, 2, units)]
+    treated = (year >= first[unit]) & (first[unit] > 0)
+    patents = np.exp(1 + rng.normal(size=units)[unit] + 0.4 * treated + 0.4 * rng.normal(size=len(unit)))
+    size = rng.normal(size=len(unit))
+    size[7] = np.nan
+    frame = pd.DataFrame(
+        {"firm": unit, "year": year, "first_treated": first[unit], "patents": patents, "size": size,
+         "csrc": sector[unit], "soe": owner[unit], "county": rng.integers(0, 12, units)[unit]}
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("file") / "panel.csv"
+    frame.sample(frac=1, random_state=1).to_csv(path, index=False)
+    return path
+
+
+def of_file(path):
+    return [
+        "data=csv", f"data.path={path}", "data.unit=firm", "data.time=year", "data.cohort=first_treated",
+        "data.outcome=patents", "data.transform=log1p", "data.groups={industry: csrc, ownership: soe}",
+        "data.covariates=[size]", "data.exposures={county: county, industry: csrc}", *SMALL,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(panel_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    code = call(fit.fit, *of_file(panel_file), f"hydra.run.dir={folder}")
+    return folder, code
+
+
+def test_run_folder_keeps_the_contract(run):
+    folder, code = run
+    diagnostics = json.loads((folder / "diagnostics.json").read_text())
+    assert code == (0 if diagnostics["ok"] else 3)
+    assert {path.name for path in folder.iterdir()} == {
+        "posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html", ".hydra",
+    }  # fmt: skip
+    assert list(table(folder / "estimands.csv").columns) == COLUMNS
+    assert list(table(folder / "comparison.csv").columns) == COMPARISON
+    stages = {"load", "collapse", "compile", "sample", "estimand", "compare", "figure", "report", "total"}
+    assert set(diagnostics["seconds"]) == stages
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        groups = {"posterior", "sample_stats", "prior", "observed_data", "constant_data", "estimand"}
+        assert set(tree.children) == groups
+        assert {"config", "data_sha256", "code_version", "libraries", "seed", "run_id"} <= set(tree.attrs)
+        assert tree["estimand"]["att"].dims == ("chain", "draw")
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    assert list((folder / "figures").glob("*.png"))
+
+
+def test_labels_that_look_missing_survive(run):
+    levels = table(run[0] / "estimands.csv").query("estimand == 'att_by' and group == 'industry'")["level"]
+    assert {"NA", "None"} <= set(levels)
+
+
+def test_effect_is_found_and_twins_stand_beside_it(run):
+    estimands, comparison = table(run[0] / "estimands.csv"), table(run[0] / "comparison.csv")
+    row = estimands.query("estimand == 'switching' and scale == 'outcome'").iloc[0]
+    assert row["low"] < 0.4 < row["high"] + 0.15
+    assert set(comparison["estimator"]) == {"hier", "twfe", "twfe_exposures", "etwfe"}
+    same = comparison.query("estimand == 'att' and scale == 'percent'")
+    assert set(same["estimator"]) == {"hier", "twfe", "twfe_exposures", "etwfe"}
+    assert estimands["truth"].isna().all()
+
+
+def test_same_settings_reuse_the_posterior_and_prob_rebuilds_tables(run, panel_file, capsys, monkeypatch):
+    from src import sample
+
+    def never(*a, **k):
+        raise AssertionError("sampled again")
+
+    monkeypatch.setattr(sample, "draw_posterior", never)
+    before = (run[0] / "posterior.nc").read_bytes()
+    code = call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "prob=0.5", "estimators=[twfe]")
+    assert code == run[1]
+    assert "is kept in" in capsys.readouterr().out
+    assert (run[0] / "posterior.nc").read_bytes() == before
+    assert set(table(run[0] / "estimands.csv")["prob"]) == {0.5}
+    assert set(table(run[0] / "comparison.csv")["estimator"]) == {"hier", "twfe"}
+
+
+def test_a_folder_that_holds_another_run_is_refused(run, panel_file, capsys):
+    before = (run[0] / "posterior.nc").read_bytes()
+    assert call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "seed=99") == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert (run[0] / "posterior.nc").read_bytes() == before
+
+
+def test_collect_reads_every_run(run, capsys):
+    assert collect.main([str(run[0].parent)]) == 0
+    collected = table(run[0].parent / "collected.csv")
+    assert set(collected["model"]) == {"hier"}
+    assert collect.main([str(run[0] / "figures")]) == 2
+
+
+def test_check_describes_and_writes_nothing(panel_file, tmp_path, monkeypatch, capsys):
+    arguments = [a for a in of_file(panel_file) if not a.startswith(("sampler", "progress"))]
+    assert call(check, *arguments, f"hydra.run.dir={tmp_path}") == 0
+    said = capsys.readouterr().out
+    assert "160 units" in said
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["data.outcome=patent"], "patents"),
+        (["data.cohort=patents"], "whole number"),
+        (["data.covariates=[csrc]"], "number"),
+        (["data.groups={industry: year}"], "changes over time"),
+    ],
+)
+def test_a_mistake_in_the_file_leaves_nothing(change, words, panel_file, tmp_path, capsys):
+    code = call(fit.fit, *of_file(panel_file), *change, f"hydra.run.dir={tmp_path / 'mine'}")
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_determines_the_posterior_determines_the_name():
+    from dataclasses import replace
+
+    from tests.test_command import composed
+
+    base: Config = composed("data.size=small")
+    same = [replace(base, prob=0.5), replace(base, figures=False), replace(base, refit=True)]
+    assert all(fit.posterior_settings(c) == fit.posterior_settings(base) for c in same)
+    other = [composed("data.size=small", o) for o in ("seed=2", "model.late=false", "prior=tight", "data.groups={}")]
+    assert all(fit.posterior_settings(c) != fit.posterior_settings(base) for c in other)
+
+
+def test_the_contracts_checker_finds_nothing(run):
+    checker = ROOT.parent / "shared" / "checks" / "run_folder.py"
+    if not checker.is_file():
+        pytest.skip("the contract's checker is not beside this checkout")
+    import subprocess
+
+    done = subprocess.run([sys.executable, checker, run[0]], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "0 problems"

@@ -1,0 +1,144 @@
+"""The page from small tables made by hand."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from src import figure, report
+from tests.test_figure import ATT, BY, CONTRAST, EVERYTHING, OWNERS, comparison_of, table_of, tree_of
+from tests.worlds import staggered
+
+DIAGNOSTICS = {
+    **{"ok": True, "problems": [], "rhat_max": 1.003, "ess_bulk_min": 900.0, "ess_tail_min": 800.0},
+    **{"parameter_rhat_max": 1.004, "divergences": 0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
+    **{"nuisance": {"s": 0.51}, "notes": ["3 rows without outcome dropped"]},
+}
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Tags that are open, and addresses that something would be fetched from."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def page_of(keys=EVERYTHING, pictures=(), is_log=True, **changes) -> str:
+    table = table_of(keys, is_log)
+    panel = staggered(units=30)
+    return report.render("toy", "hier", panel, table, comparison_of(table), DIAGNOSTICS | changes, list(pictures))
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, spaces collapsed."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
+
+
+def test_the_average_effect_is_said_in_numbers_on_both_scales():
+    low, mean, high = 100 * np.expm1([0.3, 0.4, 0.5])
+    said = f"changed the outcome by {mean:+.1f}% (90% interval {low:+.1f}% to {high:+.1f}%)"
+    page = text_of(page_of())
+    assert said in page
+    assert "the probability that this average is positive is 98.0%" in page
+    assert "changed the outcome by +0.400 (90% interval +0.300 to +0.500)." in text_of(page_of([ATT], is_log=False))
+
+
+def test_nothing_is_claimed_of_a_sign_that_the_interval_leaves_open():
+    assert "leave the sign open" in text_of(page_of([("att", None, None, 0.1, 0.2, 60)]))
+    assert "leave the sign open" not in text_of(page_of([ATT]))
+    alike = [ATT, *OWNERS, ("contrast", "ownership", "private - state", 0.1, 0.2, 60)]
+    assert "not told apart from zero" in text_of(page_of(alike))
+    assert "not told apart from zero" not in text_of(page_of([ATT, *OWNERS, CONTRAST]))
+
+
+def test_problems_come_before_the_answers():
+    page = text_of(page_of(problems=["the chains disagree about att"], ok=False))
+    assert page.index("the chains disagree about att") < page.index("Answers")
+    assert "checks passed" not in page
+    assert text_of(page_of()).index("The sampler's checks passed".replace("'", "&#39;")) < page.index("Answers")
+
+
+def test_text_of_the_user_is_escaped():
+    strange = [("att_by", "<i>group</i>", level, 0.3, 0.2, 9) for level in ("<b>bold</b>", '"&')]
+    page = page_of([ATT, *strange], notes=["<script>alert(1)</script>"], problems=["<u>x</u>"])
+    assert not {"i", "b", "script", "u"} & set(Page(page).seen)
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("keys", [EVERYTHING, [ATT]])
+def test_tags_close_and_nothing_is_fetched(tmp_path, keys):
+    table = table_of(keys)
+    pictures = figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
+    page = page_of(keys, pictures)
+    parsed = Page(page)
+    assert parsed.open == []
+    assert len(parsed.addresses) == len(pictures)
+    assert all(address.startswith("data:image/png;base64,iVBOR") for address in parsed.addresses)
+    assert not re.search(r"https?:|@import|url\(|<script", page)
+
+
+def test_what_is_not_identified_is_said_and_not_numbered():
+    lost = ("att_by", "industry", "Z", np.nan, np.nan, 3)
+    page = text_of(page_of([ATT, *BY, lost]))
+    assert "1 of 10 estimates are not identified" in page
+    assert "not identified: no unit here is observed before adoption" in page
+    assert "nan" not in page.lower()
+    nothing = text_of(page_of([("att", None, None, np.nan, np.nan, 60), lost]))
+    assert "The average effect cannot be had from these data: not identified" in nothing
+
+
+def test_the_twin_is_the_classical_estimate_of_the_same_estimand():
+    table = table_of(EVERYTHING)
+    rows = report.with_twins(table, comparison_of(table), "percent", "hier").set_index(["estimand", "group", "level"])
+    assert len(rows) == len(EVERYTHING)
+    assert rows.loc[("att", "", ""), "estimator"] == "twfe_exposures"
+    assert rows.loc[("att_event", "", "3"), "estimator"] == "etwfe"
+    np.testing.assert_allclose(rows["estimate"], rows["mean"])
+    without = report.with_twins(table_of([ATT]), comparison_of(table_of([ATT])), "percent", "hier")
+    assert list(without["estimator"]) == ["etwfe"]
+
+
+def test_spillovers_are_modelled_or_their_absence_is_assumed():
+    assert "nobody&#39;s outcome may depend on others&#39; adoption" in text_of(page_of([ATT]))
+    page = text_of(page_of())
+    assert "One percentage point more exposure by district means, on the untreated +1.01%" in page
+    assert "at zero exposure" in page
+
+
+def test_serial_correlation_data_and_diagnostics_are_told():
+    page = text_of(page_of())
+    assert "serially correlated" in page
+    assert "3 rows without outcome dropped" in page
+    assert "units 30 periods 8, from 1 to 8" in page
+    assert "s (nuisance) 0.51" in page
+    assert "Nothing: every row" in text_of(page_of(notes=[]))
+
+
+@pytest.mark.parametrize(
+    ("width", "places"), [(96.0, 1), (300.0, 0), (1.02, 2), (0.2, 3), (1e-9, 4), (0.0, 2), (np.inf, 2), (np.nan, 2)]
+)
+def test_decimals_follow_the_interval(width, places):
+    assert report.decimals(width) == places
+
+
+def test_numbers_and_probabilities_stay_readable():
+    assert report.number(1234.56, 1) == "1,234.6"
+    assert report.number(-3.2e9, 2, signed=True) == "-3e+09"
+    assert report.number(np.nan, 1) == report.NONE
+    assert [report.probability(p) for p in (1.0, 0.0, 0.5)] == ["> 99.9%", "< 0.1%", "50.0%"]

@@ -1,0 +1,91 @@
+"""Every mistake is named with its rows and the remedy, whichever step finds it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.panel import PanelError
+from tests.frames import INF, adoption, changed, coded, rising, tiny
+
+BAD = {
+    "no adoption": (tiny(), {"cohort": None}, ["adoption is not given", "data.cohort", "data.treated"]),
+    "two adoptions": (tiny(), {"treated": "x"}, ["both", "keep one"]),
+    "missing column": (tiny(), {"outcome": "yy"}, ["'yy'", "data.outcome", "did you mean 'y'", "firm, year, first"]),
+    "missing group": (tiny(), {"groups": {"industry": "idn"}}, ["'idn'", "data.groups.industry", "'ind'"]),
+    "no rows": (tiny().iloc[:0], {}, ["no rows"]),
+    "column twice": (tiny().rename(columns={"x": "y"}), {}, ["named y", "rename"]),
+    "duplicate": (changed("year", {2: 2000}), {}, ["1 duplicate row ", "unit a in 2000: rows 1 and 2", "keep one row"]),
+    "switches off": (tiny(on=np.r_[0, 1, 0, 0, 0, adoption(2)[5:]]), {"cohort": None, "treated": "on"},
+                     ["switches off in 1 unit", "unit a: 1 in 2001, 0 in 2004", "correct"]),
+    "status 2": (tiny(on=np.r_[0, 2, adoption()[2:]]), {"cohort": None, "treated": "on"},
+                 ["neither 0 nor 1", "row 2: 2", "write 1"]),
+    "status unknown": (tiny(on=np.r_[adoption(2)[:15], [np.nan] * 5]), {"cohort": None, "treated": "on"},
+                       ["empty in all rows of 1 unit (d)", "say 0 or 1"]),
+    "cohort varies": (changed("first", {2: 2003, 7: np.nan}), {},
+                      ["varies within 2 units", "unit a: 2002 and 2003", "unit b: 2003 and never", "data.treated"]),
+    "cohort fraction": (rising(a=2002.5), {}, ["not a whole number in 5 rows", "row 1: 2002.5", "0 or inf"]),
+    "cohort text": (changed("first", {11: "never"}, object), {}, ["row 11: 'never'", "leave it empty, 0 or inf"]),
+    "cohort minus inf": (rising(a=2002, b=-INF), {}, ["minus infinity in 5 rows", "row 6"]),
+    "group varies": (changed("ind", {3: "02"}), {"groups": {"industry": "ind"}},
+                     ["over time in 1 unit", "unit a: 01 and 02", "data.membership=first", "data.membership=before"]),
+    "exposure varies": (changed("ind", {3: "02"}), {"exposures": {"industry": "ind"}}, ["1 unit", "data.membership"]),
+    "group empty": (changed("ind", {3: None, 9: " "}), {"groups": {"industry": "ind"}},
+                    ["data.groups.industry", "empty in 2 rows", "row 3, row 9", "give them a level or drop them"]),
+    "text outcome": (changed("y", {3: "high", 4: "1,5"}, object), {},
+                     ["data.outcome", "'y'", "number in 2 rows", "row 3: 'high', row 4: '1,5'", "leave them empty"]),
+    "infinite outcome": (changed("y", {5: INF}), {}, ["infinite in 1 row (row 5: inf)", "leave them empty"]),
+    "infinite covariate": (changed("x", {5: -INF}), {"covariates": ["x"]}, ["data.covariates", "row 5: -inf"]),
+    "text covariate": (changed("x", {5: "?"}, object), {"covariates": ["x"]}, ["'x'", "row 5: '?'"]),
+    "covariate twice": (tiny(), {"covariates": ["x", "x"]}, ["data.covariates", "x", "once"]),
+    "covariate is outcome": (tiny(), {"covariates": ["y"]}, ["used already"]),
+    "constant outcome": (tiny(y=3.0), {}, ["'y' is constant in all 20 rows", "changes over time"]),
+    "constant within": (tiny(y=np.repeat([1.1, 2.2, 3.3, 4.4], 5)), {}, ["constant within every unit", "changes"]),
+    "log of 0": (changed("y", {2: 0.0, 3: -1.0}), {"transform": "log"},
+                 ["not above 0 in 2 rows (row 2: 0.0, row 3: -1.0)", "another transform"]),
+    "log1p of -1": (changed("y", {2: -1.0}), {"transform": "log1p"}, ["not above -1", "row 2: -1.0"]),
+    "nobody treated": (rising(), {}, ["nobody is treated", "check data.cohort"]),
+    "treated too late": (rising(a=2010), {}, ["nobody is treated between 2000 and 2004", "in 2010", "later periods"]),
+    "only always treated": (rising(a=1999), {}, ["nobody is left", "1 always-treated unit", "adopt later"]),
+    "all at once": (rising(a=2002, b=2002, c=2002, d=2002), {}, ["nobody is left", "3 periods (2002, 2003, 2004)"]),
+    "nobody untreated": (rising(a=2000, b=1999, c=2000, d=2000), {}, ["nobody is ever untreated", "4 units", "add"]),
+    "one period": (tiny().query("year == 2003"), {}, ["one period (2003)", "at least two; add periods"]),
+    "fraction of a year": (changed("year", {4: 2003.5}, float), {}, ["data.time", "row 4: 2003.5", "whole number"]),
+    "missing time": (changed("year", {4: np.nan, 6: np.nan}, float), {}, ["missing in 2 rows (row 4, row 6)", "year"]),
+    "date as time": (tiny(year=pd.to_datetime("2000-01-01")), {}, ["data.time", "not a number", "such as the year"]),
+    "missing unit": (changed("firm", {4: None}), {}, ["data.unit", "empty in 1 row (row 4)", "drop those rows"]),
+    "negative weight": (changed("w", {4: -2.0}), {"weights": "w"}, ["negative in 1 row (row 4: -2.0)", "0 or more"]),
+    "missing weight": (changed("w", {4: np.nan}), {"weights": "w"}, ["missing in 1 row (row 4)", "weight"]),
+    "text weight": (changed("w", {4: "big"}, object), {"weights": "w"}, ["row 4: 'big'"]),
+    "weights all 0": (tiny(w=0.0), {"weights": "w"}, ["0 in every row", "above 0"]),
+    "predictor varies": (changed("z", {3: 5.0}), {"groups": {"industry": "ind"}, "predictors": {"industry": "z"}},
+                         ["data.predictors.industry", "varies within 1 level", "01: 1 to 5", "one number"]),
+    "predictor text": (tiny(z="yes"), {"groups": {"industry": "ind"}, "predictors": {"industry": "z"}},
+                       ["not a number in 20 rows", "and 17 more", "one number"]),
+    "predictor of a stranger": (tiny(), {"predictors": {"industry": "z"}}, ["industry", "no group", "none"]),
+    "nothing observed": (tiny(y=np.nan), {}, ["no row is left", "y missing: 20", "fill in"]),
+    "unknown transform": (tiny(), {"transform": "sqrt"}, ["sqrt", "none, log, log1p, asinh"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_named_with_rows_and_remedy(case):
+    frame, changes, said = BAD[case]
+    with pytest.raises(PanelError) as error:
+        coded(frame, **changes)
+    message = str(error.value)
+    assert [words for words in said if words not in message] == [], message
+    assert len(message) < 400
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["time", "unit", "mu", "level", "a:b", "a@b", "a/b", "a[b", "b]", "", " "])
+@pytest.mark.parametrize("setting", ["groups", "exposures"])
+def test_reserved_names(setting, name):
+    with pytest.raises(PanelError, match=rf"data.{setting}.*reserved.*rename"):
+        coded(tiny(), **{setting: {name: "ind"}})
+
+
+def test_names_derived_from_a_group_are_reserved():
+    with pytest.raises(PanelError, match=r"industry_late.*reserved"):
+        coded(tiny(), groups={"industry": "ind", "industry_late": "ind"})
+    assert set(coded(tiny(), groups={"industry_late": "ind"}).groups) == {"industry_late"}
