@@ -325,25 +325,33 @@ def table(draws: np.ndarray, found: list[Average], prob: float, is_log: bool) ->
 
 
 def summary(values: np.ndarray, prob: float) -> dict[str, np.ndarray]:
-    """Moments, interval and convergence of draws of shape (chain, draw, estimand); NaN stays NaN."""
-    known = np.isfinite(values).all(axis=(0, 1))
-    flat = values.reshape(-1, values.shape[-1])[:, known]
+    """Moments, interval and convergence of draws of shape (chain, draw, estimand).
+
+    NaN stays NaN; what never varies (a contrast under one effect for all) has no convergence to speak of.
+    """
     tail = (1 - prob) / 2
-    low, median, high = np.quantile(flat, [tail, 0.5, 1 - tail], axis=0)
-    data = xr.Dataset({"x": (("chain", "draw", "estimand"), values[..., known])})
+    known = np.isfinite(values).all(axis=(0, 1))
+    moving = known & (np.ptp(values, axis=(0, 1)) > 0)
+    flat = values.reshape(-1, values.shape[-1])
+    low, median, high = np.quantile(flat[:, known], [tail, 0.5, 1 - tail], axis=0)
+    data = xr.Dataset({"x": (("chain", "draw", "estimand"), values[..., moving])})
     of_known = {
-        "mean": flat.mean(axis=0),
-        "sd": flat.std(axis=0, ddof=1),
+        "mean": flat[:, known].mean(axis=0),
+        "sd": flat[:, known].std(axis=0, ddof=1),
         "median": median,
         "low": low,
         "high": high,
-        "p_positive": (flat > 0).mean(axis=0),
-        "ess_bulk": az.ess(data, method="bulk")["x"].to_numpy(),
-        "ess_tail": az.ess(data, method="tail", prob=0.9)["x"].to_numpy(),
-        "r_hat": az.rhat(data)["x"].to_numpy(),
-        "mcse_mean": az.mcse(data, method="mean")["x"].to_numpy(),
+        "p_positive": (flat[:, known] > 0).mean(axis=0),
     }
-    found = {name: np.full(values.shape[-1], np.nan) for name in of_known}
+    of_moving = {
+        "ess_bulk": az.ess(data, method="bulk"),
+        "ess_tail": az.ess(data, method="tail", prob=0.9),
+        "r_hat": az.rhat(data),
+        "mcse_mean": az.mcse(data, method="mean"),
+    }
+    found = {name: np.full(values.shape[-1], np.nan) for name in [*of_known, *of_moving]}
     for name, value in of_known.items():
         found[name][known] = value
+    for name, result in of_moving.items():
+        found[name][moving] = result["x"].to_numpy()
     return found | {"prob": np.full(values.shape[-1], prob)}

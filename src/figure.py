@@ -211,7 +211,10 @@ def subgroups(results: Results) -> Figure | None:
         ]
         axis.set_title(f"by {shorten(name)}: {', '.join(details)}")
     axes[-1].set_xlabel(f"effect of own adoption on adopters, {results.unit}")
-    note = "In brackets: adopting units; most treated rows first. Grey band: interval of the pooled estimate."
+    note = (
+        "In brackets: adopting units; most treated rows first. Grey band: interval of the pooled estimate. Confidence "
+        "intervals that rest on one or a few units are far too narrow."
+    )
     return finish(figure, axes, "For whom did adoption work?", f"{source(results, clipped)} {note}")
 
 

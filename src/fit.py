@@ -40,7 +40,7 @@ def fit(config: Config) -> int:
             regression, left_out = build_design(panel, shares)
             collapsed = collapse(regression)
         notes = [*notes, *left_out, *collapsed.notes]
-        terminal.opening(panel, notes, config)
+        terminal.opening(panel, notes)
         tree = kept_or_sampled(config, collapsed, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
             found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(tree))
@@ -124,6 +124,7 @@ def kept_or_sampled(
         return tree
     model = build_model(config, collapsed)
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
+    terminal.starting(config)
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, **options, seed=config.seed, progress=show, seconds=spent)

@@ -20,7 +20,7 @@ CAPTIONS = {
     "spillovers": "What others' adoption does: slope of each exposure, and totals over the rows of the data.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
-NONE = "–"
+ABSENT = "–"
 
 
 def render(
@@ -194,7 +194,7 @@ def on_average(rows: pd.DataFrame, scale: str, exposed: bool) -> list[str]:
     sentences = [
         f"On average over the {att['n_obs']:,} treated rows of {att['n_units']:,} units, own adoption is "
         f"estimated to have changed the outcome by {said(att, scale)}{where}.",
-        f"Given model and data, the probability that this average is positive is {probability(att['p_positive'])}.",
+        f"Probability that this average is positive, given model and data: {probability(att['p_positive'])}.",
     ]
     if att["low"] < 0 < att["high"]:
         sentences.append("The interval holds zero: the data leave the sign open.")
@@ -273,8 +273,8 @@ def decimals(width: float) -> int:
 def number(value: float, places: int, signed: bool = False) -> str:
     """A number to a fixed place; the enormous in powers of ten."""
     if pd.isna(value):
-        return NONE
-    style = ".0e" if abs(value) >= 1e6 else f",.{places}f"
+        return ABSENT
+    style = ".0e" if abs(value) >= 1e6 else f"z,.{places}f"
     return format(value, f"+{style}" if signed else style)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,8 @@ from src.config import Config
 from src.panel import Panel
 
 MOST_ROWS = 24
+MAIN = ("att", "total_treated", "switching", "spill_treated", "spill_control", "contrast", "spill_per_pp")
+CLOSEST_FIRST = ("twfe_exposures", "etwfe", "twfe")
 
 
 def is_person() -> bool:
@@ -23,11 +26,11 @@ def is_person() -> bool:
 
 def console() -> Console:
     """Standard output; wide enough for the table where it is not a terminal."""
-    return Console(highlight=False) if is_person() else Console(highlight=False, width=120)
+    return Console(highlight=False) if is_person() else Console(highlight=False, width=128)
 
 
-def opening(panel: Panel, notes: list[str], config: Config) -> None:
-    """The panel in one line, what was handled, and what starts."""
+def opening(panel: Panel, notes: list[str]) -> None:
+    """The panel in one line, and what was handled."""
     out = console()
     adopters = np.isfinite(panel.cohort).sum()
     out.print(
@@ -36,7 +39,12 @@ def opening(panel: Panel, notes: list[str], config: Config) -> None:
     )
     for note in notes:
         out.print(f"  · {note}", markup=False)
-    out.print(f"{config.model.name}: compiling and sampling {config.sampler.chains} × {config.sampler.draws} draws …")
+
+
+def starting(config: Config) -> None:
+    """Say that sampling starts, and where the first wait comes from."""
+    sampler = config.sampler
+    console().print(f"{config.model.name}: compiling, then {sampler.chains} chains of {sampler.draws} draws …")
 
 
 def reused(folder: Path) -> None:
@@ -60,44 +68,55 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
 def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     """Main effects and subgroups on the most readable scale, the classical estimate of the same beside each."""
     scale = "percent" if (table["scale"] == "percent").any() else "outcome"
+    digits = 1 if scale == "percent" else 3
     mine = table[(table["scale"] == scale) & table["mean"].notna()]
-    main = ["att", "total_treated", "direct", "switching", "spill_treated", "spill_control", "contrast", "spill_per_pp"]
-    rows = mine[mine["estimand"].isin([*main, "att_by", "att_event"])]
-    by = rows[(rows["estimand"] == "att_by") & ~rows["group"].fillna("").str.contains(":")]
-    shown = pd.concat([rows[rows["estimand"].isin(main)], by.nlargest(MOST_ROWS, "n_units").sort_index()])
-    prob = f"{table['prob'].iloc[0]:.0%}"
-    printed = Table(
-        title=f"effects in {'percent' if scale == 'percent' else 'units of the outcome'}", title_justify="left"
-    )
+    levels = mine[(mine["estimand"] == "att_by") & ~mine["group"].fillna("").str.contains(":")]
+    largest = levels.nlargest(MOST_ROWS, "n_units").sort_index()
+    shown = pd.concat([mine[mine["estimand"].isin(MAIN)], largest])
     known = shown["truth"].notna().any()
-    headings = ["mean", f"{prob} interval", *(["truth"] if known else []), "P(>0)", "units", "classical", "interval"]
-    printed.add_column("", no_wrap=True)
+    printed = Table(
+        title=f"effects in {'percent' if scale == 'percent' else 'units of the outcome'}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    printed.add_column("", min_width=16)
+    prob = f"{table['prob'].iloc[0]:.0%}"
+    headings = [
+        "mean",
+        f"{prob} interval",
+        *(["truth"] if known else []),
+        "P(>0)",
+        "units",
+        "classical",
+        f"{prob} interval",
+    ]
     for heading in headings:
-        printed.add_column(heading, justify="right")
+        printed.add_column(heading, justify="right", no_wrap=True)
+    printed.add_column("", no_wrap=True)
     for _, row in shown.iterrows():
         printed.add_row(
             " ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k])),
-            f"{row['mean']:.2f}",
-            f"{row['low']:.2f} to {row['high']:.2f}",
-            *([f"{row['truth']:.2f}"] if known else []),
+            f"{row['mean']:.{digits}f}",
+            f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
+            *([f"{row['truth']:.{digits}f}"] if known else []),
             f"{row['p_positive']:.2f}",
             f"{row['n_units']:,}",
-            *classical(row, comparison),
+            *classical(row, comparison, digits),
         )
-    left = len(by) - min(len(by), MOST_ROWS)
+    left = len(levels) - len(largest)
     printed.caption = f"{left} smaller levels are in estimands.csv" if left else None
     return printed
 
 
-def classical(row: pd.Series, comparison: pd.DataFrame) -> tuple[str, str]:
-    """First frequentist twin of an estimand that has an estimate, and its interval."""
+def classical(row: pd.Series, comparison: pd.DataFrame, digits: int) -> tuple[str, str, str]:
+    """Estimate, interval and name of the closest frequentist twin of an estimand; empty where there is none."""
     key = [row[k] if pd.notna(row[k]) else "" for k in ("estimand", "group", "level", "scale")]
     same = (comparison[["estimand", "group", "level", "scale"]].fillna("") == key).all(axis=1)
-    twins = comparison[
-        same & comparison["estimate"].notna() & comparison["estimator"].isin(["etwfe", "twfe_exposures", "twfe"])
-    ]
-    if twins.empty:
-        return "", ""
-    order = twins["estimator"].map({"twfe_exposures": 0, "etwfe": 1, "twfe": 2})
-    twin = twins.iloc[int(order.argmin())]
-    return f"{twin['estimate']:.2f} {twin['estimator']}", f"{twin['low']:.2f} to {twin['high']:.2f}"
+    twins = comparison[same & comparison["estimate"].notna()].set_index("estimator")
+    for name in CLOSEST_FIRST:
+        if name in twins.index:
+            twin = twins.loc[name]
+            return f"{twin['estimate']:.{digits}f}", f"{twin['low']:.{digits}f} to {twin['high']:.{digits}f}", name
+    return "", "", ""

@@ -91,7 +91,7 @@ def overlapping(drawn: Figure) -> list[tuple[str, str]]:
         for line in (axis.xaxis, axis.yaxis):
             low, high = sorted(line.get_view_interval())
             within = [low <= at <= high for at in line.get_majorticklocs()]
-            texts += [t for t, shown in zip(line.get_majorticklabels(), within, strict=True) if shown]
+            texts += [t for t, shown in zip(line.get_majorticklabels(), within, strict=False) if shown]
     texts = [t for t in texts if t.get_text() and t.get_visible()]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
     within = drawn.bbox.padded(1)

@@ -54,7 +54,7 @@ def test_the_average_effect_is_said_in_numbers_on_both_scales():
     said = f"changed the outcome by {mean:+.1f}% (90% interval {low:+.1f}% to {high:+.1f}%)"
     page = text_of(page_of())
     assert said in page
-    assert "the probability that this average is positive is 98.0%" in page
+    assert "Probability that this average is positive, given model and data: 98.0%." in page
     assert "changed the outcome by +0.400 (90% interval +0.300 to +0.500)." in text_of(page_of([ATT], is_log=False))
 
 
@@ -139,6 +139,7 @@ def test_decimals_follow_the_interval(width, places):
 
 def test_numbers_and_probabilities_stay_readable():
     assert report.number(1234.56, 1) == "1,234.6"
+    assert report.number(-0.04, 1) == "0.0"
     assert report.number(-3.2e9, 2, signed=True) == "-3e+09"
-    assert report.number(np.nan, 1) == report.NONE
+    assert report.number(np.nan, 1) == report.ABSENT
     assert [report.probability(p) for p in (1.0, 0.0, 0.5)] == ["> 99.9%", "< 0.1%", "50.0%"]
