@@ -125,7 +125,7 @@ def test_pictures_show_the_model_beside_its_twin(tmp_path, keys, is_log, drawn):
 
 def test_a_picture_without_estimates_is_removed(tmp_path):
     (tmp_path / "spillovers.png").write_bytes(b"of an earlier run")
-    table = table_of([ATT, *EVENTS])
+    table = table_of([ATT])
     figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
     assert not (tmp_path / "spillovers.png").exists()
 
@@ -135,10 +135,13 @@ def test_without_estimates_only_the_chains_are_drawn(tmp_path):
     assert [path.stem for path in figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))] == ["trace"]
 
 
-def test_without_classical_estimators(tmp_path):
+def test_without_classical_estimators():
     table = table_of(EVERYTHING)
-    comparison = comparison_of(table).query("estimator == 'hier'")
-    assert len(figure.draw_all(tmp_path, tree_of(), table, comparison)) == 4
+    results = results_of(table, comparison_of(table).query("estimator == 'hier'"))
+    for drawn in (figure.subgroups(results), figure.event_study(results), figure.spillovers(results)):
+        drawn.draw_without_rendering()
+        legend = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert legend == ["model (hier)", "truth (generated data)"]
 
 
 def test_labels_that_look_like_mathematics_or_are_chinese(tmp_path):
