@@ -23,12 +23,13 @@ def flat(block: Block, priors: Priors):
     return pm.Normal(f"{block.name}_effect", 0.0, priors.cell, dims=block.dim or None)
 
 
-def pooled(block: Block, priors: Priors, tails: str = "normal"):
+def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0):
     """Deviations of the levels of one term, shrunk towards their mean.
 
         effect_l = slope z_l + sd_<term> offset_l,    sum_l offset_l = 0,    sd_<term> ~ half-Student-t(3, priors.sd)
 
-    A term with fewer than `priors.min_levels` levels cannot tell its own spread, so sd_<term> = priors.fixed.
+    A term with fewer than `priors.min_levels` levels cannot tell its own spread, so its deviations have the fixed SD
+    priors.fixed.
 
     Parameters
     ----------
@@ -36,9 +37,11 @@ def pooled(block: Block, priors: Priors, tails: str = "normal"):
     priors : Priors
     tails : {"normal", "student_t"}
         Distribution of the offsets; Student-t has 4 degrees of freedom and lets single levels stand out.
+    taken : int
+        Levels' worth of contrasts that other terms take: a spread is estimated from what they leave.
     """
     name, dim = block.name, block.dim
-    if block.size < priors.min_levels:
+    if block.size - taken < priors.min_levels:
         deviation = pm.ZeroSumNormal(f"{name}_deviation", sigma=priors.fixed, dims=dim)
     else:
         sd = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd)

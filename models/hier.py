@@ -53,7 +53,8 @@ def build(
             terms["path"] = effects.path(design, priors, path)
         for name in names:
             if design.blocks[name].size > 1:
-                terms[name] = effects.pooled(design.blocks[name], priors, tails)
+                taken = design.blocks["cohort"].size + design.blocks["path"].size - 2 if name == "cell" else 0
+                terms[name] = effects.pooled(design.blocks[name], priors, tails, taken)
         terms |= spillovers.slopes(design, priors)
         likelihoods.gaussian(design, terms, evidence, priors)
     return model

@@ -56,6 +56,10 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     """The subgroups, the classical twin, warnings in plain words, seconds and paths."""
     out = console()
     out.print(subgroups(table, comparison))
+    out.print(
+        "errors are taken as independent with one scale: where they are not, the model's intervals are too narrow",
+        style="yellow",
+    )
     for problem in diagnostics["problems"]:
         out.print(f"[bold red]warning[/bold red]: {problem}")
     spent = "  ".join(f"{stage} {value:.1f}" for stage, value in diagnostics["seconds"].items())
