@@ -80,7 +80,8 @@ def collapse(regression: Regression) -> Collapsed:
     Raises
     ------
     PanelError
-        The saturated regression leaves no degree of freedom, or fits perfectly.
+        The saturated regression leaves no degree of freedom, or fits perfectly; or nothing is left of adoption once
+        units, periods and covariates are taken out.
     """
     notes = []
     cross = weighted_products(regression)
@@ -98,6 +99,13 @@ def collapse(regression: Regression) -> Collapsed:
         raise PanelError(
             f"the panel is too small: {len(regression.panel.outcome)} rows leave no variation once every "
             "unit, period and cohort x period cell has its own effect; add units or periods"
+        )
+    adopted = design.blocks["mu"].columns
+    if evidence.gram[adopted, adopted].item() <= TOLERANCE * regression.panel.treated.sum():
+        raise PanelError(
+            "adoption is explained by units, periods and covariates, so its effect cannot be told: no adopter is seen "
+            "both before and after adoption beside somebody untreated, or a covariate is adoption itself; drop that "
+            "covariate, or add rows"
         )
     return Collapsed(regression, evidence, conditional, s, tuple(notes))
 

@@ -393,6 +393,7 @@ def etwfe_library(panel: Panel) -> list[Effect]:
         for message in (
             r"WooldridgeDiD\(method='ols'\): outcome",
             r"Cohort\(s\) .* have no pre-treatment period",
+            r"Cohort\(s\) .* have NO estimated cells",
             r"Dropped \d+ of \d+ observations",
         ):
             warnings.filterwarnings("ignore", message=message)

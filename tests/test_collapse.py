@@ -254,6 +254,14 @@ def test_dependent_columns_are_those_that_earlier_ones_explain():
     np.testing.assert_array_equal(dependent_columns(x.T @ x), [2, 4])
 
 
+def test_adoption_that_a_covariate_explains_is_refused():
+    panel = staggered(seed=12)
+    covariates = np.column_stack([panel.covariates, 2.0 * panel.treated])
+    same = panel_of(panel.unit, panel.time, panel.cohort, panel.outcome, covariates=covariates)
+    with pytest.raises(PanelError, match="a covariate is adoption itself"):
+        collapse(regression_of(same))
+
+
 def test_a_panel_without_residual_variation_is_refused():
     unit, time = np.repeat([0, 1], 2), np.tile([1, 2], 2)
     panel = panel_of(unit, time, [2, np.inf], [0.0, 1.0, 0.0, 0.5])
