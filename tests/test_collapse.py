@@ -267,3 +267,18 @@ def test_a_panel_without_residual_variation_is_refused():
     panel = panel_of(unit, time, [2, np.inf], [0.0, 1.0, 0.0, 0.5])
     with pytest.raises(PanelError, match="too small"):
         collapse(regression_of(panel))
+
+
+def test_unit_labels_do_not_matter():
+    panel = staggered(seed=14)
+    new = np.random.default_rng(1).permutation(len(panel.units))
+    back = np.argsort(new)  # unit i becomes new[i], and rows stay where they are
+    groups = {name: np.array(f.levels)[f.code][back] for name, f in panel.groups.items()}
+    members = {name: code[back] for name, code in panel.roster.members.items()}
+    renamed = panel_of(
+        new[panel.unit], panel.time, panel.cohort[back], panel.outcome, groups, members, covariates=panel.covariates
+    )
+    a, b = (collapse(regression_of(p)) for p in (panel, renamed))
+    assert a.regression.design.all_labels == b.regression.design.all_labels
+    np.testing.assert_allclose(b.evidence.gram, a.evidence.gram, atol=1e-9)
+    np.testing.assert_allclose(b.evidence.moment, a.evidence.moment, atol=1e-9)
