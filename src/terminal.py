@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from src.config import Config
@@ -34,7 +35,7 @@ def opening(panel: Panel, notes: list[str]) -> None:
     out = console()
     adopters = np.isfinite(panel.cohort).sum()
     out.print(
-        f"[bold]{panel.name}[/bold]: {len(panel.outcome):,} rows, {len(panel.units):,} units, "
+        f"[bold]{escape(panel.name)}[/bold]: {len(panel.outcome):,} rows, {len(panel.units):,} units, "
         f"{len(panel.periods)} periods, {adopters:,} adopters, {panel.treated.sum():,} treated rows"
     )
     for note in notes:
@@ -61,7 +62,7 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
         style="yellow",
     )
     for problem in diagnostics["problems"]:
-        out.print(f"[bold red]warning[/bold red]: {problem}")
+        out.print(f"[bold red]warning[/bold red]: {escape(problem)}")
     spent = "  ".join(f"{stage} {value:.1f}" for stage, value in diagnostics["seconds"].items())
     out.print(f"seconds: {spent}")
     for name in ("posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html"):
@@ -101,7 +102,7 @@ def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     printed.add_column("", no_wrap=True)
     for _, row in shown.iterrows():
         printed.add_row(
-            " ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k])),
+            escape(" ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k]))),
             f"{row['mean']:.{digits}f}",
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
             *([f"{row['truth']:.{digits}f}"] if known else []),
