@@ -26,6 +26,7 @@ from src.panel import PanelError
 
 TOLERANCE = 1e-9
 NUISANCE = ("time", "covariate")
+SATURATED = ("cell", "exposure", "difference")
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,7 @@ def collapse(regression: Regression) -> Collapsed:
     evidence, conditional = eliminate(cross, design.columns(kept), design.columns(nuisance))
     s = saturated_scale(evidence, design)
     if not s > TOLERANCE * np.std(regression.panel.outcome):
-        raise PanelError(
-            f"the panel is too small: {len(regression.panel.outcome)} rows leave no variation once every "
-            "unit, period and cohort x period cell has its own effect; add units or periods"
-        )
+        raise PanelError(nothing_left(evidence, regression))
     adopted = design.blocks["mu"].columns
     if evidence.gram[adopted, adopted].item() <= TOLERANCE * regression.panel.treated.sum():
         raise PanelError(
@@ -108,6 +106,23 @@ def collapse(regression: Regression) -> Collapsed:
             "covariate, or add rows"
         )
     return Collapsed(regression, evidence, conditional, s, tuple(notes))
+
+
+def nothing_left(evidence: CrossProducts, regression: Regression) -> str:
+    """Why the saturated fit has no residual: too few rows for its coefficients, or an outcome that they explain."""
+    names = tuple(name for name in SATURATED if name in regression.design.blocks)
+    gram = evidence.take(regression.design.columns(names)).gram
+    rank = len(gram) - len(dependent_columns(gram))
+    rows = len(regression.panel.outcome)
+    if evidence.dof <= rank:
+        return (
+            f"the panel is too small: {rows} rows leave no variation once every unit, period and cohort x period cell "
+            "has its own effect; add units or periods"
+        )
+    return (
+        f"units, periods, covariates and adoption explain the outcome without error in all {rows} rows, so there is "
+        "nothing random to tell effects from: check that data.outcome is the outcome, and not a copy or a sum of them"
+    )
 
 
 def weighted_products(regression: Regression) -> CrossProducts:
@@ -261,5 +276,5 @@ def saturated_scale(cross: CrossProducts, design: Design) -> float:
     cross : CrossProducts
         Over the kept columns in the order of the design, periods and covariates integrated out.
     """
-    names = tuple(name for name in ("cell", "exposure", "difference") if name in design.blocks)
+    names = tuple(name for name in SATURATED if name in design.blocks)
     return least_squares(cross.take(design.columns(names)))[2]

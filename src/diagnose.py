@@ -33,9 +33,11 @@ def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
     divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
     bfmi = float(np.min(fraction_of_missing_information(statistics["energy"].to_numpy())))
     parameters = tree["posterior"].to_dataset()
-    varying = [name for name, v in parameters.data_vars.items() if name not in ("theta", "lambda_", "beta")]
+    # what the estimands average is judged there; what no estimand needs is prior and may mix as it will
+    averaged = ("theta", "lambda_", "beta")
+    varying = [name for name in map(str, parameters) if name not in averaged and not name.endswith("_effect")]
     rhat = az.rhat(parameters[varying])
-    worst = {str(name): float(np.nanmax(v.to_numpy())) for name, v in rhat.data_vars.items()}
+    worst = {name: float(np.nanmax(rhat[name].to_numpy())) for name in varying}
     found = {
         "rhat_max": float(estimands["r_hat"].max()),
         "ess_bulk_min": float(estimands["ess_bulk"].min()),

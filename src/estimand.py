@@ -26,11 +26,16 @@ import xarray as xr
 
 from models.inputs import CrossProducts
 from src.design import Regression, cell_labels, joint_labels
+from src.identify import moves, silent_directions, slopes_in, spoken_rows
+from src.panel import Panel
 
 MOST_CONTRASTED = 5
 NEAR_ZERO = 0.25
 FEW = 0.05
-NULL = 1e-8
+MOST_SILENT = 0.5
+BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
+# the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
+FAMILY = {"att_event": "path", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "mu"}
 
 COLUMNS = [
     *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],
@@ -71,6 +76,10 @@ class Average:
 def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> list[Average]:
     """Every estimand of the panel, with what the data cannot identify marked.
 
+    Identified is what a regression on adoption by the estimand's own classification would identify (with the exposures
+    that the model has), provided that the data speak of at least half of the rows averaged. Where the model gives
+    every cell a coefficient of its own, that coefficient must be identified too.
+
     Parameters
     ----------
     regression : Regression
@@ -85,32 +94,52 @@ def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, 
         att, direct and its companions (where exposures are modelled), att_by, contrast, att_event, att_cohort, att_gt,
         spill_per_pp.
     """
-    found = [*own_effects(regression), *spillover_effects(regression)]
-    null = unidentified_directions(regression, evidence, terms)
-    return [mark(average, null) for average in found]
+    spoken = spoken_rows(regression, evidence, terms)
+    found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
+    own_cells = [] if "mu" in terms else [terms]
+    families = [FAMILY.get(a.estimand, a.group or "mu") for a in found]
+    null = {}
+    for family in dict.fromkeys(families):
+        bases = [(family, *slopes_in(terms)), *own_cells]
+        null[family] = np.hstack([silent_directions(regression, evidence, basis) for basis in bases])
+    marked = [mark(average, null[family]) for average, family in zip(found, families, strict=True)]
+    return [mark_structural(a, marked[0], regression.design.columns(terms)) for a in marked]
 
 
-def own_effects(regression: Regression) -> Iterator[Average]:
-    """Averages of tau, the effect of own adoption at zero exposure, over subsets of the treated rows."""
+def own_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]:
+    """Averages of tau, the effect of own adoption at zero exposure, over subsets of the treated rows.
+
+    Parameters
+    ----------
+    regression : Regression
+    spoken : array of bool, shape (treated row,)
+        Rows of whose effect the data speak.
+    """
     panel = regression.panel
     rows = np.flatnonzero(panel.treated)
     event_time = panel.event_time[rows].astype(int)
     cohort = panel.row_cohort[rows].astype(int)
     labels = {name: np.array(f.levels)[f.code][panel.unit[rows]] for name, f in panel.groups.items()}
-    yield from subset_averages(regression, "att", "", np.full(len(rows), ""))
+
+    def averaged(estimand: str, group: str, label: np.ndarray) -> Iterator[Average]:
+        return subset_averages(regression, estimand, group, label, spoken)
+
+    yield from averaged("att", "", np.full(len(rows), ""))
     for name, level in labels.items():
-        by_level = list(subset_averages(regression, "att_by", name, level))
+        by_level = list(averaged("att_by", name, level))
         yield from by_level
         if 2 <= len(by_level) <= MOST_CONTRASTED:
             yield from (difference(a, b) for a, b in combinations(by_level, 2))
     for a, b in combinations(labels, 2):
-        yield from subset_averages(regression, "att_by", f"{a}:{b}", joint_labels(labels[a], labels[b]))
-    yield from subset_averages(regression, "att_event", "", event_time)
-    yield from subset_averages(regression, "att_cohort", "", cohort)
-    yield from subset_averages(regression, "att_gt", "", cell_labels(cohort, panel.time[rows]))
+        yield from averaged("att_by", f"{a}:{b}", joint_labels(labels[a], labels[b]))
+    yield from averaged("att_event", "", event_time)
+    yield from averaged("att_cohort", "", cohort)
+    yield from averaged("att_gt", "", cell_labels(cohort, panel.time[rows]))
 
 
-def subset_averages(regression: Regression, estimand: str, group: str, labels: np.ndarray) -> Iterator[Average]:
+def subset_averages(
+    regression: Regression, estimand: str, group: str, labels: np.ndarray, spoken: np.ndarray
+) -> Iterator[Average]:
     """Average of tau over the treated rows of each label, in sorted order.
 
     Parameters
@@ -118,6 +147,7 @@ def subset_averages(regression: Regression, estimand: str, group: str, labels: n
     regression : Regression
     estimand, group : str
     labels : array, shape (treated row,)
+    spoken : array of bool, shape (treated row,)
     """
     panel, design = regression.panel, regression.design
     rows = np.flatnonzero(panel.treated)
@@ -131,22 +161,30 @@ def subset_averages(regression: Regression, estimand: str, group: str, labels: n
             weights[:, design.blocks[name].columns] = 0.0
     if "difference" in design.blocks:
         weights[:, design.blocks["difference"].columns] = -regression.exposure_centre / regression.exposure_sd
-    anchored = seen_before_adoption(regression)[panel.unit[rows]]
     truth = np.full(len(levels), np.nan)
     if panel.truth is not None:
         truth = np.bincount(code, weight * panel.truth.tau[rows]) / total
+    silent = np.bincount(code, weight * ~spoken) / total
     for k, level in enumerate(levels):
         mine = code == k
         n_units = len(np.unique(panel.unit[rows][mine]))
-        alone = len(np.unique(panel.unit[rows][mine & ~anchored]))
-        note = extrapolation(regression)
-        if alone == n_units:
-            note = "not identified: no unit here is observed before adoption"
-        elif alone:
-            note = join(f"{alone} of {n_units} units are never seen before adoption", note)
+        identified = bool(silent[k] <= MOST_SILENT)
+        note = join(about_silence(panel, rows[mine], spoken[mine], silent[k]), extrapolation(regression))
         yield Average(
-            estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, alone < n_units
+            estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified
         )
+
+
+def about_silence(panel: Panel, rows: np.ndarray, spoken: np.ndarray, share: float) -> str:
+    """What to say where the data are silent about some of the `rows`, `share` of their weight."""
+    if spoken.all():
+        return ""
+    units = len(np.unique(panel.unit[rows]))
+    lost = units - len(np.unique(panel.unit[rows][spoken]))
+    which = f"{share:.0%} of these rows ({lost} of {units} units wholly)"
+    if share > MOST_SILENT:
+        return f"not identified: nothing untreated in the data compares with {which}"
+    return f"nothing untreated in the data compares with {which}: there the model alone speaks"
 
 
 def difference(a: Average, b: Average) -> Average:
@@ -164,12 +202,12 @@ def difference(a: Average, b: Average) -> Average:
     )
 
 
-def spillover_effects(regression: Regression) -> Iterator[Average]:
+def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]:
     """What others' adoption does: totals over treated and untreated rows, and the slope of each exposure."""
     panel, design = regression.panel, regression.design
     if not regression.exposures:
         return
-    own = next(subset_averages(regression, "direct", "", np.full(int(panel.treated.sum()), "")))
+    own = next(subset_averages(regression, "direct", "", np.full(int(panel.treated.sum()), ""), spoken))
     yield own
     exposed = regression.shares.any(axis=1)
     control_rows, treated_rows = ~panel.treated & exposed, panel.treated
@@ -185,19 +223,23 @@ def spillover_effects(regression: Regression) -> Iterator[Average]:
         weights[design.blocks["difference"].columns] += on_difference / sd
         return weights
 
-    def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth, group="", level="", note=""):
+    def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth, group="", level="", note="", given=True):
         n_units = len(np.unique(panel.unit[rows]))
-        enough = bool(rows.any())
-        reason = note if enough else "not identified: no such row is exposed"
+        enough = bool(rows.any()) and given
+        reason = note if rows.any() else "not identified: no such row is exposed"
         value = float(truth) if known else float("nan")
         return Average(estimand, group, level, weights, n_units, int(rows.sum()), value, reason, enough)
 
     far = extrapolation(regression)
     none = np.zeros(len(names))
     total = slopes(centre, centre, own.weights)
-    yield average("total_treated", total, treated_rows, own.truth + centre @ to_treated, note=far)
+    yield average(
+        "total_treated", total, treated_rows, own.truth + centre @ to_treated, note=own.note, given=own.identified
+    )
     switch = slopes(none, centre, own.weights)
-    yield average("switching", switch, treated_rows, own.truth + centre @ (to_treated - to_control))
+    gained = own.truth + centre @ (to_treated - to_control)
+    about = "" if own.identified else own.note
+    yield average("switching", switch, treated_rows, gained, note=about, given=own.identified)
     spill = slopes(centre, centre)
     yield average("spill_treated", spill, treated_rows, centre @ to_treated, note=far)
     if control_rows.any():
@@ -214,12 +256,6 @@ def spillover_effects(regression: Regression) -> Iterator[Average]:
         yield average("spill_per_pp", slopes(none, unit), treated, gap, **of_name, level="difference")
 
 
-def seen_before_adoption(regression: Regression) -> np.ndarray:
-    """Whether a unit has an untreated row of its own, shape (unit,)."""
-    panel = regression.panel
-    return np.bincount(panel.unit, ~panel.treated, len(panel.units)) > 0
-
-
 def extrapolation(regression: Regression) -> str:
     """A warning where hardly any treated row has an exposure near zero, which is where `tau` is evaluated."""
     if not regression.exposures:
@@ -229,28 +265,27 @@ def extrapolation(regression: Regression) -> str:
     return f"linear extrapolation: {near:.0%} of treated rows have exposures near zero" if near < FEW else ""
 
 
-def unidentified_directions(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> np.ndarray:
-    """Directions of the coefficients about which the evidence is silent, shape (column, direction).
-
-    Of the model's own columns where every cell stands alone; of the average effect and the slopes where effects are
-    pooled (a level without contrast of its own is found by its rows instead).
-    """
-    design = regression.design
-    slopes = tuple(name for name in ("exposure", "difference") if name in terms)
-    basis = ("mu", *slopes) if "mu" in terms else terms
-    columns = design.columns(basis)
-    gram = evidence.gram[np.ix_(columns, columns)]
-    scale = np.sqrt(np.maximum(np.asarray(regression.matrix[:, columns].power(2).sum(axis=0)).ravel(), 1e-300))
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-    null = np.zeros((design.size, int((values < NULL).sum())))
-    null[columns] = vectors[:, values < NULL] / scale[:, None]
-    return null / np.maximum(np.abs(null).max(axis=0), 1e-300)
-
-
 def mark(average: Average, null: np.ndarray) -> Average:
     """The average, marked where it moves along a direction about which the evidence is silent."""
-    if average.identified and null.size and np.abs(average.weights @ null).max() > 1e-6 * np.abs(average.weights).max():
-        return replace(average, identified=False, note="not identified: collinear with unit and period effects")
+    if average.identified and moves(average.weights, null):
+        return replace(average, identified=False, note="not identified: collinear with units, periods or covariates")
+    return average
+
+
+def mark_structural(average: Average, overall: Average, used: np.ndarray) -> Average:
+    """The average, with a note where the model makes it equal to the overall effect, or a contrast zero.
+
+    Parameters
+    ----------
+    average, overall : Average
+    used : array of int
+        Columns that the model uses.
+    """
+    is_part = average.estimand.startswith("att_") and average.n_obs != overall.n_obs
+    fixed = overall.weights[used] if is_part else 0.0
+    of_own = is_part or average.estimand == "contrast"
+    if average.identified and of_own and np.allclose(average.weights[used], fixed):
+        return replace(average, note=join("fixed by the model: one effect for all", average.note))
     return average
 
 
@@ -278,8 +313,9 @@ def draw_estimands(theta: xr.DataArray, labels: list[str], found: list[Average])
 
 
 def percent(effect: np.ndarray) -> np.ndarray:
-    """Proportional effect of an effect in log points, 100 (exp(effect) - 1)."""
-    return 100 * np.expm1(effect)
+    """Proportional effect of an effect in log points, 100 (exp(effect) - 1); inf beyond the range of numbers."""
+    with np.errstate(over="ignore"):
+        return 100 * np.expm1(effect)
 
 
 def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
@@ -307,17 +343,19 @@ def table(draws: np.ndarray, found: list[Average], prob: float, is_log: bool) ->
     parts = []
     for scale, values in scales.items():
         known = np.array([average.truth for average in found])
+        beyond = np.isinf(values).any(axis=(0, 1))
+        notes = [join(a.note, BEYOND if far else "") for a, far in zip(found, beyond, strict=True)]
         part = pd.DataFrame(
             {
                 "estimand": [average.estimand for average in found],
                 "group": [average.group or None for average in found],
                 "level": [average.level or None for average in found],
                 "scale": scale,
-                **summary(values, prob),
+                **summary(np.where(beyond, np.nan, values), prob),
                 "n_units": [average.n_units for average in found],
                 "n_obs": [average.n_obs for average in found],
                 "truth": known if scale == "outcome" else percent(known),
-                "note": [average.note or None for average in found],
+                "note": [note or None for note in notes],
             }
         )
         parts.append(part)

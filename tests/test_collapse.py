@@ -269,6 +269,13 @@ def test_a_panel_without_residual_variation_is_refused():
         collapse(regression_of(panel))
 
 
+def test_an_outcome_that_is_explained_without_error_is_refused_as_such():
+    panel = staggered(seed=12, groups=False, exposed=False)
+    perfect = panel_of(panel.unit, panel.time, panel.cohort, panel.time + 1.0 * panel.treated)
+    with pytest.raises(PanelError, match="explain the outcome without error"):
+        collapse(regression_of(perfect))
+
+
 def test_unit_labels_do_not_matter():
     panel = staggered(seed=14)
     new = np.random.default_rng(1).permutation(len(panel.units))

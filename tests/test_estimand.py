@@ -174,7 +174,68 @@ def test_what_the_data_cannot_identify_is_marked_with_the_reason(terms):
     if terms == ("cell",):  # its average needs every cell
         assert not found["att", ""].identified
     else:
-        assert "4 of 10 units are never seen before adoption" in found["att", ""].note
+        assert "47% of these rows (4 of 10 units wholly)" in found["att", ""].note
+
+
+def averages_of(panel, terms=("mu", "cell")):
+    """Every estimand of a panel by its key."""
+    collapsed = collapse(build_design(panel, row_shares(panel)[0])[0])
+    found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
+    return {(a.estimand, a.level): a for a in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "silent", "spoken"),
+    [
+        ("ownership", [("att_by", "1"), ("contrast", "0 - 1")], [("att_by", "0"), ("att_event", "1")]),
+        ("cohort", [("att_cohort", "5"), ("att_gt", "5@6")], [("att_cohort", "3"), ("att_gt", "3@6"), ("att", "")]),
+    ],
+)
+def test_a_level_whose_adoption_is_a_covariate_is_not_identified(name, silent, spoken):
+    panel = staggered(units=90, seed=4)
+    code = panel.groups["ownership"].code[panel.unit] if name == "ownership" else panel.row_cohort == 5
+    covariates = np.column_stack([panel.covariates, panel.treated * code])
+    found = averages_of(replace(panel, covariates=covariates, covariate_names=("a", "b", "adopted")))
+    for key in silent:
+        assert not found[key].identified
+        assert "not identified" in found[key].note
+    for key in spoken:
+        assert found[key].identified
+    share = np.average(code[panel.treated] == 1, weights=panel.weight[panel.treated])
+    assert found["att", ""].identified == (share <= 0.5)
+    assert f"{share:.0%} of these rows" in found["att", ""].note
+
+
+def test_untreated_rows_that_nobody_else_shares_are_no_counterfactual():
+    """Cohort 3 is seen in period 1 and from 3 on, everybody else from period 2 on: period 1 compares with nothing."""
+    rng = np.random.default_rng(1)
+    cohort = np.r_[np.full(4, 3.0), np.full(6, 4.0), np.full(12, np.inf)]
+    unit, time = np.repeat(np.arange(22), 6), np.tile(np.arange(1, 7), 22)
+    keep = np.where(cohort[unit] == 3, time != 2, time != 1)
+    unit, time = unit[keep], time[keep]
+    found = averages_of(panel_of(unit, time, cohort, rng.normal(size=len(unit))))
+    assert not found["att_cohort", "3"].identified
+    assert found["att_cohort", "4"].identified
+    assert "(4 of 10 units wholly)" in found["att", ""].note
+
+
+def test_what_a_model_fixes_is_said():
+    panel = staggered(units=90, seed=4)
+    fixed = {key: a for key, a in averages_of(panel, ("mu",)).items() if a.note.startswith("fixed by the model")}
+    assert {key[0] for key in fixed} == {"att_by", "contrast", "att_event", "att_cohort", "att_gt"}
+    free = averages_of(panel, ("mu", "path", "cohort", "cell", "industry", "ownership", "industry:ownership"))
+    assert not [key for key, a in free.items() if a.note.startswith("fixed by the model")]
+
+
+def test_an_effect_too_large_for_a_percentage_is_said_and_not_shown():
+    panel = staggered(units=60, seed=4, groups=False, exposed=False)
+    collapsed = collapse(build_design(panel, {})[0])
+    found = estimand.averages(collapsed.regression, collapsed.evidence, ("mu",))
+    draws = 1000 + np.random.default_rng(0).normal(size=(2, 100, len(found)))
+    table = estimand.table(draws, found, 0.9, is_log=True)
+    assert table.loc[table["scale"] == "percent", "mean"].isna().all()
+    assert table.loc[table["scale"] == "percent", "note"].str.contains("too large for a percentage").all()
+    assert table.loc[table["scale"] == "outcome", "mean"].notna().all()
 
 
 def test_unidentified_estimands_are_nan_in_draws_and_table():

@@ -1,0 +1,77 @@
+"""The sampler's verdict: sound chains pass, each fault is named with its remedy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from src.diagnose import diagnose, fraction_of_missing_information
+
+CHAINS, DRAWS = 4, 1000
+
+
+def tree_of(**changes) -> xr.DataTree:
+    """Independent draws of mu, one spread and two cells, with an unremarkable sampler."""
+    rng = np.random.default_rng(0)
+    posterior = {
+        "mu": rng.normal(size=(CHAINS, DRAWS)),
+        "sd_cell": np.exp(rng.normal(size=(CHAINS, DRAWS))),
+        "cell_effect": rng.normal(size=(CHAINS, DRAWS, 2)),
+    }
+    statistics = {"energy": rng.normal(size=(CHAINS, DRAWS)), "diverging": np.zeros((CHAINS, DRAWS), dtype=bool)}
+    posterior |= {name: value for name, value in changes.items() if name in posterior}
+    statistics |= {name: value for name, value in changes.items() if name in statistics}
+    dims = {2: ("chain", "draw"), 3: ("chain", "draw", "cell")}
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({name: (dims[value.ndim], value) for name, value in posterior.items()}),
+            "sample_stats": xr.Dataset({name: (dims[2], value) for name, value in statistics.items()}),
+        }
+    )
+
+
+def estimands_of(**changes) -> pd.DataFrame:
+    row = {"estimand": "att_by", "group": "industry", "level": "C39", "ess_bulk": 2000.0, "ess_tail": 1500.0}
+    return pd.DataFrame([row | {"r_hat": 1.001} | changes])
+
+
+def apart() -> np.ndarray:
+    """Chains that each stay at their own place."""
+    return np.random.default_rng(1).normal(size=(CHAINS, DRAWS)) + 5.0 * np.arange(CHAINS)[:, None]
+
+
+def test_sound_chains_pass():
+    found = diagnose(tree_of(), estimands_of())
+    assert found["ok"]
+    assert found["problems"] == []
+    assert found["parameter_rhat_max"] < 1.01
+
+
+@pytest.mark.parametrize(
+    ("tree", "estimands", "words"),
+    [
+        ({"diverging": np.arange(CHAINS * DRAWS).reshape(CHAINS, DRAWS) < 3}, {}, "3 divergent transitions"),
+        ({}, {"r_hat": 1.05}, "the chains disagree about att_by industry C39"),
+        ({"sd_cell": apart()}, {}, "the chains disagree about the parameter sd_cell"),
+        ({}, {"ess_bulk": 120.0}, "the centre of att_by industry C39 rests on 120 effective draws"),
+        ({}, {"ess_tail": 80.0}, "the interval ends of att_by industry C39 rests on 80 effective draws"),
+        ({"energy": np.cumsum(np.random.default_rng(2).normal(size=(CHAINS, DRAWS)), axis=1)}, {}, "E-BFMI"),
+    ],
+)
+def test_each_fault_is_named(tree, estimands, words):
+    found = diagnose(tree_of(**tree), estimands_of(**estimands))
+    assert not found["ok"]
+    assert len(found["problems"]) == 1
+    assert words in found["problems"][0]
+
+
+def test_cells_are_judged_where_an_estimand_averages_them():
+    """A cell that the data do not identify is prior; however its chains mix, no estimand shows it."""
+    cells = np.stack([apart(), np.random.default_rng(3).normal(size=(CHAINS, DRAWS))], axis=-1)
+    assert diagnose(tree_of(cell_effect=cells), estimands_of())["ok"]
+    assert not diagnose(tree_of(cell_effect=cells), estimands_of(r_hat=1.2))["ok"]
+
+
+def test_fraction_of_missing_information_is_two_for_independent_energies():
+    energy = np.random.default_rng(4).normal(size=(2, 50_000))
+    np.testing.assert_allclose(fraction_of_missing_information(energy), 2.0, rtol=0.03)
