@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -17,9 +18,10 @@ from src.terminal import console
 from src.trace import write
 
 MAIN = ("att", "total_treated", "spill_treated", "spill_control")
+TEXT, NUMBERS = ["estimand", "group", "level", "scale"], ["mean", "low", "high", "p_positive"]
 
 
-def collect(root: Path) -> pd.DataFrame:
+def collect(root: Path) -> tuple[pd.DataFrame, list[str]]:
     """The estimands of every run beneath `root`, with the run's data, model, name and verdict in front.
 
     Parameters
@@ -28,23 +30,44 @@ def collect(root: Path) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         Columns data, model, run_id, ok, then those of estimands.csv; empty where there is no run.
+    notes : list of str
+        One line for each run that cannot be read.
     """
-    parts = []
+    parts, notes = [], []
     for path in sorted(root.rglob("estimands.csv")):
-        settings = path.parent / ".hydra" / "config.yaml"
-        diagnostics = path.parent / "diagnostics.json"
-        if not (settings.is_file() and diagnostics.is_file()):
+        try:
+            parts.append(read_run(path.parent))
+        except FileNotFoundError:
             continue  # a run that is still going, or was killed
-        from omegaconf import OmegaConf
+        except Exception as error:  # whatever is wrong with one folder, the others are fine
+            notes.append(f"{path.parent} is left out, it cannot be read: {' '.join(f'{error!r}'.split())[:120]}")
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), notes
 
-        config = OmegaConf.load(settings)
-        table = pd.read_csv(path, dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""])
-        ok = json.loads(diagnostics.read_text())["ok"]
-        front = {"data": config.data.name, "model": config.model.name, "run_id": path.parent.name, "ok": ok}
-        parts.append(table.assign(**front)[[*front, *table.columns]])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+def read_run(folder: Path) -> pd.DataFrame:
+    """The estimands of one run, with its data, model, name and verdict in front.
+
+    Raises
+    ------
+    FileNotFoundError
+        The run is not finished.
+    """
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    ok = bool(json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["ok"])
+    words = {"group": str, "level": str}
+    table = pd.read_csv(folder / "estimands.csv", dtype=words, keep_default_na=False, na_values="")
+    table = table.astype(dict.fromkeys(TEXT, object) | dict.fromkeys(NUMBERS, float))
+    front: dict[str, Any] = {
+        "data": str(config.data.name),
+        "model": str(config.model.name),
+        "run_id": folder.name,
+        "ok": ok,
+    }
+    return table.assign(**front)[[*front, *table.columns]]
 
 
 def main_effects(table: pd.DataFrame) -> Table:
@@ -65,13 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m src.collect", description="One table across runs.")
     parser.add_argument("root", nargs="?", type=Path, default=Path("traces"), help="folder that holds runs")
     root = parser.parse_args(arguments).root
-    table = collect(root) if root.is_dir() else pd.DataFrame()
+    table, notes = collect(root)
+    for note in notes:
+        print(note, file=sys.stderr)
     if table.empty:
         print(f"error: no finished run beneath {root}: fit one with python -m src.fit", file=sys.stderr)
         return 2
     write(table.to_csv(index=False), root / "collected.csv")
     console().print(main_effects(table))
-    console().print(root / "collected.csv", markup=False)
+    console().print(str(root / "collected.csv"), soft_wrap=True)
     return 0
 
 

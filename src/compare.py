@@ -7,10 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from src.frequentist import COLUMNS, estimate
-from src.panel import Panel
+from src.frequentist import COLUMNS, ESTIMATORS, estimate
+from src.panel import Panel, count
 
-TWINS = ["estimand", "group", "level", "scale"]
+KEYS = ["estimand", "group", "level"]
+TWINS = [*KEYS, "scale"]
+CLOSEST_FIRST = ["twfe_exposures", "etwfe", "twfe"]  # to the model's estimand; other estimators follow
+FIXED = "fixed by the model"  # how the note of a structural row begins
 
 
 def compare(
@@ -52,3 +55,56 @@ def beside(table: pd.DataFrame) -> pd.DataFrame:
     keys = table[TWINS].fillna("")
     order = [keys.groupby(TWINS[: depth + 1], sort=False).ngroup().to_numpy() for depth in range(len(TWINS))]
     return table.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
+
+
+def with_twins(table: pd.DataFrame, comparison: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """The estimands on one scale, the closest classical estimate of the same beside each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns of `estimands.csv`.
+    comparison : DataFrame
+        Columns of `comparison.csv`.
+    scale : str
+
+    Returns
+    -------
+    DataFrame
+        Columns of the table, group and level as text, and estimator, estimate, low_classical, high_classical,
+        note_classical; missing where no estimator has the estimand.
+    """
+    order = [*CLOSEST_FIRST, *(name for name in ESTIMATORS if name not in CLOSEST_FIRST)]
+    of_scale = (comparison["scale"] == scale) & np.isfinite(comparison["estimate"])
+    others = keyed(comparison[of_scale & comparison["estimator"].isin(order)])
+    nearest = others.sort_values("estimator", key=lambda name: name.map(order.index), kind="stable")
+    columns = [*KEYS, "estimator", "estimate", "low", "high", "note"]
+    mine = keyed(table[table["scale"] == scale])
+    return mine.merge(nearest.drop_duplicates(KEYS)[columns], on=KEYS, how="left", suffixes=("", "_classical"))
+
+
+def is_fixed(table: pd.DataFrame) -> pd.Series:
+    """Whether a row is what the model has it be whatever the data say: nothing found, so nothing to show.
+
+    Under one effect for all, every level has the effect of all and every contrast is exactly zero.
+    """
+    note = table["note"].astype(object).where(table["note"].notna(), "").astype(str)
+    return note.str.startswith(FIXED) | (table["sd"] == 0)
+
+
+def what_is_fixed(n: int) -> str:
+    """One line on the rows that are not shown because the model fixes them; empty where there are none."""
+    if not n:
+        return ""
+    return f"{count(n, 'estimate')} {'is' if n == 1 else 'are'} fixed by the model, not found: see estimands.csv"
+
+
+def readable_scale(table: pd.DataFrame) -> str:
+    """Percent where the table has it, else the scale of the outcome."""
+    return "percent" if (table["scale"] == "percent").any() else "outcome"
+
+
+def keyed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with group and level as text, empty where they do not apply."""
+    text = {key: frame[key].astype(object).where(frame[key].notna(), "").astype(str) for key in ("group", "level")}
+    return frame.assign(**text)

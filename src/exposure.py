@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.panel import Panel
+from src.panel import Panel, count, some
+
+NAMED = 5  # exposures named in a note
 
 
 def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -53,16 +55,29 @@ def row_shares(panel: Panel, weigh: bool = False) -> tuple[dict[str, np.ndarray]
     shares : dict of str to array, shape (row,)
         Share in [0, 1]; 0 for a unit that is alone in its group.
     notes : list of str
-        One line for each exposure with units alone in their group.
+        One line, where there are units alone in their group: how many, by exposure.
     """
     roster, periods = panel.roster, panel.periods
     adopted = roster.cohort[:, None] <= periods[None, :]
     period = np.searchsorted(periods, panel.time)
-    shares, notes = {}, []
+    shares, alone = {}, {}
     for name, members in roster.members.items():
         share = leave_one_out_share(adopted, members, roster.weight if weigh else None)[roster.position]
-        alone = np.isnan(share[:, 0])
-        if alone.any():
-            notes.append(f"{alone.sum()} units are alone in their {name} and have no one to be exposed to: exposure 0")
+        alone[name] = int(np.isnan(share[:, 0]).sum())
         shares[name] = np.where(np.isnan(share), 0.0, share)[panel.unit, period]
-    return shares, notes
+    return shares, nobody_else({name: n for name, n in alone.items() if n})
+
+
+def nobody_else(alone: dict[str, int]) -> list[str]:
+    """What is said of units alone in their group: one line however many exposures there are; none without such units.
+
+    Parameters
+    ----------
+    alone : dict of str to int
+        Units alone in their group, for each exposure that has any.
+    """
+    if not alone:
+        return []
+    most = sorted(alone.items(), key=lambda item: -item[1])
+    where = some((f"{name} ({count(n, 'unit')})" for name, n in most), NAMED)
+    return [f"alone in their group, so with nobody to be exposed to (exposure 0): {where}"]

@@ -7,7 +7,7 @@ estimand orange, the classical pooled estimate grey, the truth (known for genera
 from __future__ import annotations
 
 import json
-import os
+import logging
 import textwrap
 import warnings
 from dataclasses import dataclass
@@ -22,13 +22,19 @@ from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from scipy.stats import rankdata
+
+from src.compare import KEYS, is_fixed, keyed, readable_scale
+from src.panel import some
+from src.terminal import quiet
+from src.trace import whole
 
 MODEL, CLASSICAL, POOLED, TRUTH = "#1f3b73", "#e07b1a", "#8a8a8a", "black"
 WIDTH, DPI = 8.0, 150  # inches
-MOST_LEVELS, MOST_PARAMETERS, LONGEST_LABEL, BINS = 30, 10, 34, 20
-KEYS, ENDS = ["estimand", "group", "level"], ["estimate", "low", "high"]
+MOST_LEVELS, MOST_EXPOSURES, MOST_PARAMETERS = 30, 10, 10
+LONGEST_LABEL, LONGEST_TITLE, BINS, FEW_PERIODS = 34, 52, 20, 6
+ENDS = ["estimate", "low", "high"]
 MEANING = {
     "direct": "own adoption alone,\non adopters (direct)",
     "spill_treated": "others' adoption,\non adopters (spill_treated)",
@@ -37,8 +43,11 @@ MEANING = {
     "spill_control": "others' adoption,\non exposed untreated (spill_control)",
 }
 ARMS = {"control": "on the untreated", "treated": "on adopters", "difference": "adopters minus untreated"}
+FONT, BOXES = "DejaVu Sans", "Last Resort High-Efficiency"  # matplotlib brings both; the latter has only boxes
 FAR_EASTERN = (
     "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
     "Source Han Sans SC",
     "WenQuanYi Zen Hei",
     "Microsoft YaHei",
@@ -97,7 +106,9 @@ class Results:
         return rows[KEYS].merge(theirs, on=KEYS, how="left")
 
 
-def draw_all(folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame) -> list[Path]:
+def draw_all(
+    folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame
+) -> tuple[list[Path], list[str]]:
     """Draw every figure that the run has estimates for.
 
     Parameters
@@ -113,17 +124,19 @@ def draw_all(folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: p
 
     Returns
     -------
-    list of Path
-        subgroups.png, event_study.png, spillovers.png, trace.png: those that were drawn, in this order. A picture that
-        an earlier run left and this one has no estimates for is removed.
+    drawn : list of Path
+        subgroups.png, event_study.png, spillovers.png, trace.png: those that were drawn, in this order.
+    notes : list of str
+        One line where labels have letters that no installed font has.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = read(tree, table, comparison)
-    installed = set(font_manager.get_font_names())
-    family = ["DejaVu Sans", *(font for font in FAR_EASTERN if font in installed)]
+    families, lacking = fonts_for(letters(results, tree))
     drawn = []
-    with matplotlib.rc_context(STYLE | {"font.family": family}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # shown as a box; the tables have it
+    fonts = matplotlib.rc_context(STYLE | {"font.family": families})
+    # a font that was found for its letters may lack a weight
+    with fonts, quiet("matplotlib.font_manager", logging.ERROR), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # said once, in the note
         figures = {
             "subgroups": subgroups(results),
             "event_study": event_study(results),
@@ -131,29 +144,70 @@ def draw_all(folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: p
             "trace": chains(tree),
         }
         for name, figure in figures.items():
-            path = folder / f"{name}.png"
             if figure is None:
-                path.unlink(missing_ok=True)
                 continue
-            save(figure, path)
-            drawn.append(path)
-    return drawn
+            drawn.append(folder / f"{name}.png")
+            with whole(drawn[-1]) as part:
+                figure.savefig(part, format="png", dpi=DPI)
+    return drawn, no_font(lacking)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write to a temporary name beside `path`, then rename."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def clear(folder: Path, drawn: list[Path]) -> None:
+    """Remove the pictures that an earlier run left and this one did not draw, and the folder where none remain."""
+    for path in set(folder.glob("*.png")) - set(drawn):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def letters(results: Results, tree: xr.DataTree) -> set[str]:
+    """Every letter of the labels that come from the data or the settings."""
+    parameters = top_level(tree["posterior"].to_dataset())
+    return set("".join([results.name, *results.model["group"], *results.model["level"], *parameters]))
+
+
+def fonts_for(wanted: set[str]) -> tuple[list[str], set[str]]:
+    """Font families that together have the letters: matplotlib takes each from the first family that has it.
+
+    Beyond the default, fonts are opened one by one only while a letter is missing: those made for Chinese first, then
+    whatever is installed.
+
+    Returns
+    -------
+    families : list of str
+    lacking : set of str
+        Letters that no installed font has.
+    """
+    files = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.name != BOXES}
+    families, lacking = [FONT], {letter for letter in wanted if letter.isprintable()} - has(files[FONT])
+    for name in dict.fromkeys([*(name for name in FAR_EASTERN if name in files), *sorted(files)]):
+        if not lacking:
+            break
+        if found := lacking & has(files[name]):
+            families.append(name)
+            lacking -= found
+    return families, lacking
+
+
+def has(file: str) -> set[str]:
+    """The letters of a font; none where it cannot be opened."""
     try:
-        figure.savefig(part, format="png", dpi=DPI)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        return {chr(code) for code in font_manager.get_font(file).get_charmap()}
+    except (OSError, RuntimeError):
+        return set()
+
+
+def no_font(lacking: set[str]) -> list[str]:
+    """What is said of letters that the figures show as boxes."""
+    if not lacking:
+        return []
+    return [f"figures lack a font for {some(sorted(lacking))}: install one that has them, such as Noto Sans CJK"]
 
 
 def read(tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame) -> Results:
-    """Identified estimates on the most readable scale."""
+    """Identified estimates on the most readable scale; what the model fixes is no finding and is left out."""
     scale = readable_scale(table)
-    rows = table[table["scale"] == scale].rename(columns={"mean": "estimate"})
+    rows = table[(table["scale"] == scale) & ~is_fixed(table)].rename(columns={"mean": "estimate"})
     others = comparison[(comparison["scale"] == scale) & np.isfinite(comparison["estimate"])]
     by = rows[rows["estimand"] == "att_by"]
     config = json.loads(tree.attrs.get("config", "{}"))
@@ -163,19 +217,8 @@ def read(tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame) -> Re
         classical=keyed(others),
         levels={str(group): int(n) for group, n in by.groupby("group", sort=False).size().items()},
         unit="percent" if scale == "percent" else "units of the outcome",
-        prob=float(rows["prob"].iloc[0]),
+        prob=float(table["prob"].iloc[0]),
     )
-
-
-def readable_scale(table: pd.DataFrame) -> str:
-    """Percent where the table has it, else the scale of the outcome."""
-    return "percent" if (table["scale"] == "percent").any() else "outcome"
-
-
-def keyed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with group and level as text, empty where they do not apply."""
-    text = {key: frame[key].astype(object).where(frame[key].notna(), "").astype(str) for key in ("group", "level")}
-    return frame.assign(**text)
 
 
 def subgroups(results: Results) -> Figure | None:
@@ -209,7 +252,7 @@ def subgroups(results: Results) -> Figure | None:
             f"the {len(mine)} largest of {found} levels" if len(mine) < found else f"{found} levels",
             *([f"{total - found} not identified and left out"] if found < total else []),
         ]
-        axis.set_title(f"by {shorten(name)}: {', '.join(details)}")
+        axis.set_title(textwrap.fill(f"by {shorten(name)}: {', '.join(details)}", LONGEST_TITLE))
     axes[-1].set_xlabel(f"effect of own adoption on adopters, {results.unit}")
     note = (
         "In brackets: adopting units; most treated rows first. Grey band: interval of the pooled estimate. Confidence "
@@ -235,11 +278,12 @@ def event_study(results: Results) -> Figure | None:
     upper.plot(at, rows["truth"], "D", color=TRUTH, markersize=4.5, label=truth_label(rows), zorder=4)
     upper.axhline(0, color="black", linewidth=0.8)
     upper.set_ylim(*limits)
-    upper.set_xlim(at.min() - 0.6, at.max() + 0.6)
+    pad = max(0.6, 0.5 * (FEW_PERIODS - len(at)))  # a few bars do not fill the page
+    upper.set_xlim(at.min() - pad, at.max() + pad)
     upper.set_ylabel(f"effect of own adoption,\n{results.unit}")
     lower.bar(at, rows["n_units"], width=0.6, color="#b9c2d6")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    lower.xaxis.set_major_locator(MaxNLocator(20, integer=True, min_n_ticks=1))
+    lower.xaxis.set_major_locator(FixedLocator(at.tolist()) if len(at) <= 20 else MaxNLocator(20, integer=True))
     lower.set_ylabel("units\nobserved")
     lower.set_xlabel("periods since adoption (0: first treated period)")
     spills = " The model is at zero exposure; etwfe leaves spillovers out." if len(results.of("spill_per_pp")) else ""
@@ -251,6 +295,9 @@ def spillovers(results: Results) -> Figure | None:
     slopes = results.of("spill_per_pp")
     if slopes.empty:
         return None
+    names = list(dict.fromkeys(slopes["group"]))
+    slopes = slopes[slopes["group"].isin(names[:MOST_EXPOSURES])].reset_index(drop=True)
+    first = f" The first {MOST_EXPOSURES} of {len(names)} exposures." if len(names) > MOST_EXPOSURES else ""
     totals = results.of(*MEANING)
     order = totals["estimand"].map(list(MEANING).index)
     totals = totals.loc[order.sort_values().index].reset_index(drop=True)
@@ -262,14 +309,14 @@ def spillovers(results: Results) -> Figure | None:
     panels = {title: panel for title, panel in panels.items() if len(panel[0])}
     figure, axes = canvas([1.5 * len(rows) for rows, _, _ in panels.values()])
     clipped = False
-    for axis, (title, (rows, names, quantity)) in zip(axes, panels.items(), strict=True):
+    for axis, (title, (rows, ticks, quantity)) in zip(axes, panels.items(), strict=True):
         twins = results.twins(rows, "twfe_exposures")
         limits = sensible_limits(rows, twins)
         label = "TWFE with exposures (twfe_exposures)"
-        clipped |= forest(axis, results, rows, twins, names, label, limits)
+        clipped |= forest(axis, results, rows, twins, ticks, label, limits)
         axis.set_title(title)
         axis.set_xlabel(f"{quantity}, {results.unit}")
-    note = "Exposure: share of adopters among the other units."
+    note = f"Exposure: share of adopters among the other units.{first}"
     return finish(figure, axes, "What did adoption do to the others?", f"{source(results, clipped)} {note}")
 
 
@@ -417,7 +464,9 @@ def finish(figure: Figure, axes: list[Axes], title: str, note: str) -> Figure:
     above, below = 0.5 + 0.22 * -(-len(entries) // 2), 0.2 + 0.15 * (text.count("\n") + 1)  # inches
     height = figure.get_figheight() + above + below
     figure.set_figheight(height)
-    figure.set_layout_engine("constrained", h_pad=0.09, rect=(0, below / height, 1, 1 - (above + below) / height))
+    figure.set_layout_engine(
+        "constrained", w_pad=0.1, h_pad=0.09, rect=(0, below / height, 1, 1 - (above + below) / height)
+    )
     figure.text(0.012, 1 - 0.1 / height, title, va="top", fontsize=14, fontweight="bold", in_layout=False)
     figure.text(0.012, 0.08 / height, text, va="bottom", fontsize=8, color="#444444", in_layout=False)
     corner = (0.0, 1 - 0.38 / height)

@@ -14,6 +14,7 @@ from src.command import UserError, command, folder_of
 from src.config import Config
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from src.collapse import Collapsed
@@ -25,7 +26,7 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 def fit(config: Config) -> int:
     """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import compare, diagnose, estimand, figure, report, terminal, trace
+    from src import compare, diagnose, estimand, report, terminal, trace
     from src.collapse import collapse
     from src.design import build_design
     from src.sample import stopwatch
@@ -55,8 +56,10 @@ def fit(config: Config) -> int:
             comparison = compare.compare(table, config.model.name, twins, shares, config.prob, config.estimators)
         trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
         with stopwatch(seconds, "figure"):
-            pictures = figure.draw_all(folder / "figures", tree, table, comparison) if config.figures else []
-        diagnostics = diagnose.diagnose(tree, table) | {"nuisance": {"s": collapsed.s}, "notes": notes}
+            pictures, lacking = draw(config, folder / "figures", tree, table, comparison)
+        terminal.handled(lacking)
+        nuisance, notes = {"s": collapsed.s}, [*notes, *lacking]
+        diagnostics = diagnose.diagnose(tree, table) | {"nuisance": nuisance, "notes": notes}
         with stopwatch(seconds, "report"):
             page = report.render(config.data.name, config.model.name, panel, table, comparison, diagnostics, pictures)
             trace.write(page, folder / "report.html")
@@ -149,6 +152,17 @@ def build_model(config: Config, collapsed: Collapsed):
     options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
     evidence = collapsed.evidence.rescale(collapsed.s)
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
+
+
+def draw(
+    config: Config, folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame
+) -> tuple[list[Path], list[str]]:
+    """The pictures of this run where they are wanted, and what could not be drawn; those of an earlier run go."""
+    from src import figure
+
+    pictures, notes = figure.draw_all(folder, tree, table, comparison) if config.figures else ([], [])
+    figure.clear(folder, pictures)
+    return pictures, notes
 
 
 def as_json(diagnostics: dict) -> str:

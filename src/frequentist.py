@@ -10,6 +10,7 @@ treated rows (times sampling weights), and `n_obs` is the number of rows that th
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ COLUMNS = [
 ]
 CONTRAST_LEVELS = range(2, 6)
 FEW_UNITS = 5
+STALLED = "demean_by_groups .* did not converge"  # diff-diff's warning that its numbers may be inaccurate
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,14 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
     columns : dict of str to array, shape (row,)
         Regressors whose coefficients matter, by name.
     """
+    outcome, scale = standardised(panel)
     effects = {f"x{j}": column for j, column in enumerate(columns.values())}
     spread = panel.covariates.std(axis=0)
     # the coefficients of covariates are not reported; one unit for all keeps the check for collinearity free of scale
     standard = (panel.covariates - panel.covariates.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     regressors = effects | {f"z{j}": column for j, column in enumerate(standard.T)}
     frame = pd.DataFrame(
-        {"y": panel.outcome, "unit": panel.unit, "time": panel.time}
+        {"y": outcome, "unit": panel.unit, "time": panel.time}
         | ({"weight": panel.weight} if is_weighted(panel) else {})
         | {name: column.astype(float) for name, column in regressors.items()}
     )
@@ -252,10 +255,28 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
         direction /= max(1.0, float(np.linalg.norm(direction)))
     return Fit(
         tuple(columns),
-        slopes.reindex(list(effects), fill_value=0.0).to_numpy(),
-        covariance.reindex(index=list(effects), columns=list(effects), fill_value=0.0).to_numpy(),
+        scale * slopes.reindex(list(effects), fill_value=0.0).to_numpy(),
+        scale**2 * covariance.reindex(index=list(effects), columns=list(effects), fill_value=0.0).to_numpy(),
         null,
     )
+
+
+def standardised(panel: Panel) -> tuple[np.ndarray, float]:
+    """The outcome less unit means, in units of its spread, and the spread.
+
+    Coefficients beside unit effects are those of the outcome over the spread, and no library's tolerance can mistake
+    a large outcome for one that has not converged, or a small one for one that has.
+
+    Returns
+    -------
+    outcome : array, shape (row,)
+    spread : float
+        1 where the outcome never varies within a unit.
+    """
+    rows = np.maximum(np.bincount(panel.unit), 1)
+    within = panel.outcome - (np.bincount(panel.unit, panel.outcome) / rows)[panel.unit]
+    spread = float(within.std()) or 1.0
+    return within / spread, spread
 
 
 def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.Series, pd.DataFrame]:
@@ -287,7 +308,8 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
             ssc=pyfixest.ssc(k_adj=False),
             weights="weight" if "weight" in frame else None,
             fixef_rm="none",
-            demeaner=pyfixest.MapDemeaner(fixef_tol=1e-10),
+            # alternating projections stall where units are seen in few and different periods, as in rotating panels
+            demeaner=pyfixest.LsmrDemeaner(fixef_atol=1e-12, fixef_btol=1e-12),
             lean=True,
         )
         slopes = fit.coef()
@@ -381,11 +403,15 @@ def etwfe_regression(panel: Panel) -> list[Effect]:
 
 
 def etwfe_library(panel: Panel) -> list[Effect]:
-    """Extended two-way fixed effects by diff-diff, without covariates and weights; NaN for cells that it leaves out."""
+    """Extended two-way fixed effects by diff-diff, without covariates and weights; NaN for cells that it leaves out.
+
+    Empty where its alternating projections do not converge.
+    """
     from diff_diff import WooldridgeDiD
 
     cohort = np.where(np.isfinite(panel.row_cohort), panel.row_cohort, 0).astype(int)
-    frame = pd.DataFrame({"y": panel.outcome, "unit": panel.unit, "time": panel.time, "cohort": cohort})
+    outcome, scale = standardised(panel)
+    frame = pd.DataFrame({"y": outcome, "unit": panel.unit, "time": panel.time, "cohort": cohort})
     with warnings.catch_warnings():
         # diff-diff 3.13 fills a frame column by column, suggests a count model for outcomes that are whole numbers, and
         # announces cohorts and periods that it leaves out, which are NaN below
@@ -397,9 +423,15 @@ def etwfe_library(panel: Panel) -> list[Effect]:
             r"Dropped \d+ of \d+ observations",
         ):
             warnings.filterwarnings("ignore", message=message)
-        result = WooldridgeDiD(method="ols", rank_deficient_action="silent").fit(
-            frame, outcome="y", unit="unit", time="time", first_treat="cohort"
-        )
+        warnings.filterwarnings("error", message=STALLED)
+        try:
+            result = WooldridgeDiD(method="ols", rank_deficient_action="silent").fit(
+                frame, outcome="y", unit="unit", time="time", first_treat="cohort"
+            )
+        except UserWarning as warning:
+            if not re.match(STALLED, str(warning)):
+                raise
+            return []
         result.aggregate("event_study").aggregate("group")
     found: dict[tuple[str, str | None], tuple[float, float]] = {("att", None): (result.att, result.se)}
     for estimand, table, keys in (
@@ -411,8 +443,9 @@ def etwfe_library(panel: Panel) -> list[Effect]:
             found[estimand, "@".join(str(row[key]) for key in keys)] = (row["att"], row["se"])
     absent = (np.nan, np.nan)
     return [
-        Effect(estimand, None, level, *found.get((estimand, level), absent), (mask,))
+        Effect(estimand, None, level, scale * effect, scale * se, (mask,))
         for (estimand, level), mask in treated_sets(panel).items()
+        for effect, se in [found.get((estimand, level), absent)]
     ]
 
 

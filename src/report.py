@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.figure import ARMS, KEYS, MEANING, keyed, readable_scale
+from src.compare import is_fixed, readable_scale, what_is_fixed, with_twins
+from src.figure import ARMS, MEANING
 from src.panel import Panel
 
-PREFERRED = {"twfe_exposures": 0, "etwfe": 1, "twfe": 2}
 CAPTIONS = {
     "subgroups": "Effect on adopters in each subgroup. Partial pooling draws small subgroups towards the others.",
     "event_study": "Effect on adopters by time since adoption, over the number of units behind each estimate.",
@@ -55,7 +55,9 @@ def render(
         HTML without scripts and without anything to fetch. Levels, names and notes are escaped.
     """
     scale = readable_scale(table)
-    rows = with_twins(table, comparison, scale, model)
+    everything = with_twins(table, comparison, scale)
+    fixed = is_fixed(everything)
+    rows = everything[~fixed]
     exposures = list(dict.fromkeys(rows.loc[rows["estimand"] == "spill_per_pp", "group"]))
     notes: dict[str, int] = {}
     sections = [
@@ -68,7 +70,7 @@ def render(
     return pages.get_template("report.html.jinja").render(
         data=data,
         model=model,
-        mass=mass(rows),
+        mass=mass(everything),
         unit="percent" if scale == "percent" else "units of the outcome",
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
@@ -78,6 +80,7 @@ def render(
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
         notes=list(notes),
+        fixed=what_is_fixed(int(fixed.sum())),
         figures=[
             {"caption": CAPTIONS.get(p.stem, p.stem), "data": b64encode(p.read_bytes()).decode()} for p in pictures
         ],
@@ -85,24 +88,6 @@ def render(
         handled=diagnostics["notes"],
         checks=checks(diagnostics),
     )
-
-
-def with_twins(table: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str) -> pd.DataFrame:
-    """The estimands on one scale, the first classical estimate of the same beside each.
-
-    Returns
-    -------
-    DataFrame
-        Columns of the table, group and level as text, and estimator, estimate, low_classical, high_classical,
-        note_classical.
-    """
-    others = comparison[(comparison["scale"] == scale) & (comparison["estimator"] != model)]
-    others = keyed(others[np.isfinite(others["estimate"])])
-    rank = others["estimator"].map(PREFERRED).fillna(len(PREFERRED)).sort_values(kind="stable")
-    twins = others.loc[rank.index].drop_duplicates(KEYS)
-    columns = [*KEYS, "estimator", "estimate", "low", "high", "note"]
-    mine = keyed(table[table["scale"] == scale])
-    return mine.merge(twins[columns], on=KEYS, how="left", suffixes=("", "_classical"))
 
 
 def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -12,6 +12,8 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from src.terminal import quiet
+
 
 @contextmanager
 def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
@@ -89,7 +91,7 @@ def with_nutpie(model, draws, tune, chains, cores, target_accept, seed, progress
 def with_pymc(model, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> xr.DataTree:
     """PyMC's own NUTS; its compilation is part of sampling."""
     seconds["compile"] = 0.0
-    with stopwatch(seconds, "sample"), model:
+    with stopwatch(seconds, "sample"), quiet("pymc", logging.WARNING), model:
         return pm.sample(
             draws=draws,
             tune=tune,
@@ -106,8 +108,7 @@ def with_pymc(model, draws, tune, chains, cores, target_accept, seed, progress, 
 def draw_prior(model: pm.Model, seed: int, draws: int = 500) -> xr.Dataset:
     """Draws from the prior of every variable, dims chain and draw first."""
     names = [v.name for v in model.free_RVs + model.deterministics]
-    logging.getLogger("pymc").setLevel(logging.WARNING)  # PyMC lists the variables it draws
-    with model, warnings.catch_warnings():
+    with quiet("pymc", logging.WARNING), model, warnings.catch_warnings():
         # the evidence is a Potential: it belongs to the likelihood, so prior draws rightly ignore it
         warnings.filterwarnings("ignore", message=".*[Pp]otential.*")
         tree = pm.sample_prior_predictive(draws, var_names=names, random_seed=seed)

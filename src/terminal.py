@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from src.compare import KEYS, is_fixed, readable_scale, what_is_fixed, with_twins
 from src.config import Config
-from src.panel import Panel
+from src.panel import Panel, count
 
 MOST_ROWS = 24
 MAIN = ("att", "total_treated", "switching", "spill_treated", "spill_control", "contrast", "spill_per_pp")
-CLOSEST_FIRST = ("twfe_exposures", "etwfe", "twfe")
 
 
 def is_person() -> bool:
@@ -26,20 +29,41 @@ def is_person() -> bool:
 
 
 def console() -> Console:
-    """Standard output; wide enough for the table where it is not a terminal."""
-    return Console(highlight=False) if is_person() else Console(highlight=False, width=128)
+    """Standard output, for text as it is: labels and paths may hold what Rich takes for markup or emoji.
+
+    Wide enough for the table where it is not a terminal.
+    """
+    return Console(highlight=False, markup=False, emoji=False, width=None if is_person() else 128)
+
+
+@contextmanager
+def quiet(library: str, least: int) -> Iterator[None]:
+    """Keep log lines of a library below a level away from whoever is watching, while the block runs."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(least)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def opening(panel: Panel, notes: list[str]) -> None:
     """The panel in one line, and what was handled."""
     out = console()
     adopters = np.isfinite(panel.cohort).sum()
-    out.print(
-        f"[bold]{escape(panel.name)}[/bold]: {len(panel.outcome):,} rows, {len(panel.units):,} units, "
+    facts = (
+        f": {len(panel.outcome):,} rows, {len(panel.units):,} units, "
         f"{len(panel.periods)} periods, {adopters:,} adopters, {panel.treated.sum():,} treated rows"
     )
+    out.print(Text.assemble((panel.name, "bold"), facts))
+    handled(notes)
+
+
+def handled(notes: list[str]) -> None:
+    """What was handled, a line each."""
     for note in notes:
-        out.print(f"  · {note}", markup=False)
+        console().print(f"  · {note}")
 
 
 def starting(config: Config) -> None:
@@ -62,66 +86,66 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
         style="yellow",
     )
     for problem in diagnostics["problems"]:
-        out.print(f"[bold red]warning[/bold red]: {escape(problem)}")
+        out.print(Text.assemble(("warning", "bold red"), f": {problem}"))
     spent = "  ".join(f"{stage} {value:.1f}" for stage, value in diagnostics["seconds"].items())
     out.print(f"seconds: {spent}")
     for name in ("posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html"):
         if (folder / name).exists():
-            out.print(f"  {folder / name}", markup=False, soft_wrap=True)
+            out.print(f"  {folder / name}", soft_wrap=True)
 
 
 def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     """Main effects and subgroups on the most readable scale, the classical estimate of the same beside each."""
-    scale = "percent" if (table["scale"] == "percent").any() else "outcome"
+    scale = readable_scale(table)
     digits = 1 if scale == "percent" else 3
-    mine = table[(table["scale"] == scale) & table["mean"].notna()]
-    levels = mine[(mine["estimand"] == "att_by") & ~mine["group"].fillna("").str.contains(":")]
+    known = with_twins(table, comparison, scale).dropna(subset="mean")
+    fixed = is_fixed(known)
+    mine = known[~fixed]
+    levels = mine[(mine["estimand"] == "att_by") & ~mine["group"].str.contains(":", regex=False)]
     largest = levels.nlargest(MOST_ROWS, "n_units").sort_index()
     shown = pd.concat([mine[mine["estimand"].isin(MAIN)], largest])
-    known = shown["truth"].notna().any()
+    has_truth = shown["truth"].notna().any()
     printed = Table(
         title=f"effects in {'percent' if scale == 'percent' else 'units of the outcome'}",
         title_justify="left",
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
     )
     printed.add_column("", min_width=16)
-    prob = f"{table['prob'].iloc[0]:.0%}"
+    interval = f"{100 * table['prob'].iloc[0]:g}% interval"
     headings = [
         "mean",
-        f"{prob} interval",
-        *(["truth"] if known else []),
+        interval,
+        *(["truth"] if has_truth else []),
         "P(>0)",
         "units",
         "classical",
-        f"{prob} interval",
+        interval,
     ]
     for heading in headings:
         printed.add_column(heading, justify="right", no_wrap=True)
     printed.add_column("", no_wrap=True)
     for _, row in shown.iterrows():
         printed.add_row(
-            escape(" ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k]))),
+            " ".join(row[key] for key in KEYS if row[key]),
             f"{row['mean']:.{digits}f}",
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
-            *([f"{row['truth']:.{digits}f}"] if known else []),
+            *([f"{row['truth']:.{digits}f}"] if has_truth else []),
             f"{row['p_positive']:.2f}",
             f"{row['n_units']:,}",
-            *classical(row, comparison, digits),
+            *classical(row, digits),
         )
     left = len(levels) - len(largest)
-    printed.caption = f"{left} smaller levels are in estimands.csv" if left else None
+    smaller = f"{count(left, 'smaller level')} in estimands.csv" if left else ""
+    printed.caption = "\n".join(line for line in (smaller, what_is_fixed(int(fixed.sum()))) if line) or None
     return printed
 
 
-def classical(row: pd.Series, comparison: pd.DataFrame, digits: int) -> tuple[str, str, str]:
+def classical(row: pd.Series, digits: int) -> tuple[str, str, str]:
     """Estimate, interval and name of the closest frequentist twin of an estimand; empty where there is none."""
-    key = [row[k] if pd.notna(row[k]) else "" for k in ("estimand", "group", "level", "scale")]
-    same = (comparison[["estimand", "group", "level", "scale"]].fillna("") == key).all(axis=1)
-    twins = comparison[same & comparison["estimate"].notna()].set_index("estimator")
-    for name in CLOSEST_FIRST:
-        if name in twins.index:
-            twin = twins.loc[name]
-            return f"{twin['estimate']:.{digits}f}", f"{twin['low']:.{digits}f} to {twin['high']:.{digits}f}", name
-    return "", "", ""
+    if pd.isna(row["estimate"]):
+        return "", "", ""
+    interval = f"{row['low_classical']:.{digits}f} to {row['high_classical']:.{digits}f}"
+    return f"{row['estimate']:.{digits}f}", interval, row["estimator"]

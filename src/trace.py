@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -144,14 +146,21 @@ def terms(tree: xr.DataTree) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(label).partition("[")[0] for label in labels))
 
 
-def write(text: str, path: Path) -> None:
-    """Write text to a temporary name beside `path`, then rename."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` for the block to write to, then renamed; nothing is left where the block fails."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write(text: str, path: Path) -> None:
+    """Write text, whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def library_versions() -> dict[str, str]:
@@ -160,13 +169,9 @@ def library_versions() -> dict[str, str]:
 
 
 def save(tree: xr.DataTree, path: Path) -> None:
-    """Write to a temporary name beside `path`, then rename: a killed run leaves no half file under the final name."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write the run, whole or not at all: a killed run leaves no half file under the final name."""
+    with whole(path) as part:
         tree.to_netcdf(part, engine="h5netcdf")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: Path) -> xr.DataTree:

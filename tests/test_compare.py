@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.compare import beside, compare
+from src.compare import beside, compare, is_fixed, with_twins
 from src.frequentist import COLUMNS, estimate
 from src.panel import Factor, Panel, Roster
+from tests.test_figure import ATT, EVERYTHING, comparison_of, table_of
 
 ESTIMANDS = [
     *("estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive", "ess_bulk"),
@@ -99,3 +100,30 @@ def test_arguments_are_left_as_they_are(estimands, panel):
     before = estimands.copy(deep=True)
     compare(estimands, "hier", panel, {}, 0.9, [])
     pd.testing.assert_frame_equal(estimands, before)
+
+
+def test_the_twin_is_the_closest_classical_estimate_of_the_same_estimand():
+    table = table_of(EVERYTHING)
+    rows = with_twins(table, comparison_of(table), "percent").set_index(["estimand", "group", "level"])
+    assert len(rows) == len(EVERYTHING)
+    assert rows.loc[("att", "", ""), "estimator"] == "twfe_exposures"
+    assert rows.loc[("att_event", "", "3"), "estimator"] == "etwfe"
+    np.testing.assert_allclose(rows["estimate"], rows["mean"])
+    without = with_twins(table_of([ATT]), comparison_of(table_of([ATT])), "percent")
+    assert list(without["estimator"]) == ["etwfe"]
+
+
+def test_the_model_is_not_its_own_twin_and_what_could_not_run_is_none():
+    table = table_of([ATT])
+    comparison = comparison_of(table)
+    comparison.loc[comparison["estimator"] == "etwfe", "estimate"] = np.nan
+    assert list(with_twins(table, comparison, "percent")["estimator"]) == ["twfe"]
+    alone = with_twins(table, comparison[comparison["estimator"] == "hier"], "percent")
+    assert alone["estimate"].isna().all()
+
+
+def test_what_the_model_fixes_is_known_by_its_note_or_its_spread():
+    table = table_of([ATT] * 5).query("scale == 'outcome'").reset_index(drop=True)
+    table["note"] = [None, "fixed by the model: one effect for all; more", "linear extrapolation", None, np.nan]
+    table["sd"] = [1.0, 1.0, 1.0, 0.0, np.nan]
+    assert list(is_fixed(table)) == [False, True, False, True, False]

@@ -37,7 +37,20 @@ def test_adopters_count_where_they_have_no_row_and_units_alone_are_counted():
     )
     shares, notes = row_shares(panel)
     np.testing.assert_array_equal(shares["county"], [0, 1, 1, 0, 0, 0])
-    assert notes == ["1 units are alone in their county and have no one to be exposed to: exposure 0"]
+    assert notes == ["alone in their group, so with nobody to be exposed to (exposure 0): county (1 unit)"]
+
+
+def test_many_exposures_with_units_alone_are_one_note():
+    alone = {f"place{k:02d}": [*([0] * (6 - k % 3)), *range(1, k % 3 + 1)] for k in range(30)}
+    together = {"country": [0] * 6}
+    panel = panel_of(np.arange(6), np.ones(6), np.full(6, np.inf), np.arange(6), members=alone | together)
+    shares, notes = row_shares(panel)
+    assert len(shares) == 31
+    assert notes == [
+        "alone in their group, so with nobody to be exposed to (exposure 0): place02 (2 units), place05 (2 units), "
+        "place08 (2 units), place11 (2 units), place14 (2 units) and 15 more"
+    ]
+    assert row_shares(panel_of(np.arange(6), np.ones(6), np.full(6, np.inf), np.arange(6), members=together))[1] == []
 
 
 def test_entry_and_exit_do_not_move_a_share():

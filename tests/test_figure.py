@@ -1,13 +1,16 @@
 """Figures from small tables made by hand."""
 
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from matplotlib import image
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager, image
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -44,6 +47,15 @@ def table_of(keys: list[tuple], is_log: bool = True, truth: bool = True) -> pd.D
                 | {"truth": known, "note": note}
             )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def fixed_by_the_model(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as model pooled leaves it: one effect in every level and period, contrasts that are zero."""
+    same = table["estimand"].isin(["att_by", "att_event"])
+    contrast = table["estimand"] == "contrast"
+    table.loc[same, "note"] = "fixed by the model: one effect for all"
+    table.loc[contrast, ["sd", "mean", "low", "high"]] = 0.0
+    return table
 
 
 def comparison_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +126,8 @@ def overlapping(drawn: Figure) -> list[tuple[str, str]]:
 )
 def test_pictures_show_the_model_beside_its_twin(tmp_path, keys, is_log, drawn):
     table = table_of(keys, is_log, truth=is_log)
-    paths = figure.draw_all(tmp_path / "figures", tree_of(), table, comparison_of(table))
+    paths, notes = figure.draw_all(tmp_path / "figures", tree_of(), table, comparison_of(table))
+    assert notes == []
     assert [path.stem for path in paths] == drawn
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(f"{name}.png" for name in drawn)
     for path in paths[:-1]:
@@ -123,16 +136,37 @@ def test_pictures_show_the_model_beside_its_twin(tmp_path, keys, is_log, drawn):
         assert min(share_of(figure.MODEL, picture), share_of(figure.CLASSICAL, picture)) > 1e-4
 
 
-def test_a_picture_without_estimates_is_removed(tmp_path):
-    (tmp_path / "spillovers.png").write_bytes(b"of an earlier run")
-    table = table_of([ATT])
-    figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
-    assert not (tmp_path / "spillovers.png").exists()
+def test_pictures_of_an_earlier_run_go_and_nothing_else(tmp_path):
+    for name in ("spillovers.png", "trace.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"of an earlier run")
+    figure.clear(tmp_path, [tmp_path / "trace.png"])
+    assert {path.name for path in tmp_path.iterdir()} == {"trace.png", "notes.txt"}
+    (tmp_path / "notes.txt").unlink()
+    figure.clear(tmp_path, [])
+    assert not tmp_path.exists()
+    figure.clear(tmp_path, [])
+
+
+def test_a_killed_picture_leaves_nothing(tmp_path, monkeypatch):
+    def killed(self, path, **options):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", killed)
+    with pytest.raises(KeyboardInterrupt):
+        figure.draw_all(tmp_path, tree_of(), table_of([ATT]), comparison_of(table_of([ATT])))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_estimates_only_the_chains_are_drawn(tmp_path):
     table = table_of([(estimand, group, level, np.nan, np.nan, n) for estimand, group, level, _, _, n in EVERYTHING])
-    assert [path.stem for path in figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))] == ["trace"]
+    assert [path.stem for path in figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))[0]] == ["trace"]
+
+
+def test_what_the_model_fixes_is_not_drawn_as_if_found(tmp_path):
+    table = fixed_by_the_model(table_of([ATT, *BY, *OWNERS, CONTRAST, *EVENTS, *SPILLS]))
+    paths, _ = figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
+    assert [path.stem for path in paths] == ["spillovers", "trace"]
 
 
 def test_without_classical_estimators():
@@ -144,16 +178,62 @@ def test_without_classical_estimators():
         assert legend == ["model (hier)", "truth (generated data)"]
 
 
-def test_labels_that_look_like_mathematics_or_are_chinese(tmp_path):
-    rows = [("att_by", "行业", level, 0.3, 0.2, 9) for level in ("$x^$", "制造业", "a_{", "x" * 90)]
-    table = table_of([ATT, *rows])
-    assert figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))[0].stem == "subgroups"
+CHINESE = table_of([ATT, *[("att_by", "行业", level, 0.3, 0.2, 9) for level in ("$x^$", "制造业", "a_{", "x" * 90)]])
+
+
+def only(*fonts: font_manager.FontEntry) -> list[font_manager.FontEntry]:
+    """The fonts that matplotlib brings, and these."""
+    brought = matplotlib.get_data_path()
+    return [font for font in font_manager.fontManager.ttflist if str(font.fname).startswith(brought)] + list(fonts)
+
+
+def square_font(path: Path, letters: str) -> font_manager.FontEntry:
+    """A font of one weight that draws each of these letters, and no other, as a square."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for corner in ((100, 800), (900, 800), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square, names = pen.glyph(), {ord(letter): f"letter{ord(letter)}" for letter in letters}
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", *names.values()])
+    font.setupCharacterMap(names)
+    font.setupGlyf(dict.fromkeys([".notdef", *names.values()], square))
+    font.setupHorizontalMetrics(dict.fromkeys([".notdef", *names.values()], (1000, 100)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+    return font_manager.FontEntry(fname=str(path), name="Squares", weight=500)
+
+
+def test_letters_without_a_font_are_said_once_and_nothing_leaks(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", only())
+    paths, notes = figure.draw_all(tmp_path, tree_of(), CHINESE, comparison_of(CHINESE))
+    assert [path.stem for path in paths] == ["subgroups", "trace"]
+    assert notes == ["figures lack a font for 业, 制, 行 and 1 more: install one that has them, such as Noto Sans CJK"]
+    assert caplog.records == []
+
+
+def test_a_font_that_has_the_letters_is_found_and_used(tmp_path, monkeypatch, caplog):
+    found = square_font(tmp_path / "squares.ttf", "业制行造")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", only(found))
+    assert figure.fonts_for({"a", "造", "业"}) == (["DejaVu Sans", "Squares"], set())
+    assert figure.fonts_for({"a", "é"}) == (["DejaVu Sans"], set())
+    assert figure.fonts_for({"造", "한"}) == (["DejaVu Sans", "Squares"], {"한"})
+    _, notes = figure.draw_all(tmp_path / "figures", tree_of(), CHINESE, comparison_of(CHINESE))
+    assert notes == []
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("kind", ["subgroups", "event_study", "spillovers"])
 def test_no_text_lies_on_another(kind):
-    many = [("att_by", "industry", f"industry number {k} of all", 0.01 * k, 0.3, k + 1) for k in range(80)]
-    table = table_of([ATT, *many, *OWNERS, *EVENTS, *SPILLS])
+    name = "a long name of a way to tell industries apart"
+    many = [("att_by", name, f"industry number {k} of all the industries", 0.01 * k, 0.3, k + 1) for k in range(80)]
+    lost = ("att_by", name, "lost", np.nan, np.nan, 9)
+    places = [("spill_per_pp", f"{name} {k}", arm, 0.01, 0.005, 300) for k in range(30) for arm in figure.ARMS]
+    table = table_of([ATT, *many, lost, *OWNERS, *EVENTS, *places, *SPILLS])
     with matplotlib.rc_context(figure.STYLE):
         drawn = getattr(figure, kind)(results_of(table))
         assert overlapping(drawn) == []
@@ -173,9 +253,8 @@ def test_the_largest_levels_are_shown_most_rows_first():
     axis = drawn.axes[0]
     labels = [text.get_text() for text in axis.get_yticklabels()]
     assert labels == [f"C{k} ({k + 1})" for k in range(79, 49, -1)]
-    assert axis.get_title("left") + axis.get_title() == (
-        "by industry: the 30 largest of 80 levels, 1 not identified and left out"
-    )
+    title = (axis.get_title("left") + axis.get_title()).replace("\n", " ")
+    assert title == "by industry: the 30 largest of 80 levels, 1 not identified and left out"
 
 
 def test_an_enormous_interval_ends_in_an_arrow_and_squashes_nothing():
@@ -199,6 +278,22 @@ def test_subgroups_stand_beside_the_estimator_that_knows_the_exposures():
         "pooled (TWFE, twfe_exposures)",
         "truth (generated data)",
     }
+
+
+def test_of_many_exposures_the_first_are_drawn():
+    many = [("spill_per_pp", f"place {k}", arm, 0.01, 0.005, 300) for k in range(30) for arm in figure.ARMS]
+    drawn = figure.spillovers(results_of(table_of([ATT, *many, *SPILLS])))
+    assert len(drawn.axes[0].get_yticklabels()) == 3 * figure.MOST_EXPOSURES
+    assert "The first 10 of 32 exposures." in drawn.texts[1].get_text().replace("\n", " ")
+    assert drawn.get_figheight() < 25
+
+
+def test_one_period_does_not_fill_the_page():
+    drawn = figure.event_study(results_of(table_of([ATT, EVENTS[0]])))
+    drawn.draw_without_rendering()
+    low, high = drawn.axes[0].get_xlim()
+    assert high - low > 4
+    assert list(drawn.axes[1].get_xticks()) == [0]
 
 
 def test_top_level_parameters_begin_with_mean_scale_and_slopes():

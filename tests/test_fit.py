@@ -124,6 +124,39 @@ def test_same_settings_reuse_the_posterior_and_prob_rebuilds_tables(run, panel_f
     assert set(table(run[0] / "comparison.csv")["estimator"]) == {"hier", "twfe"}
 
 
+def test_without_figures_those_of_the_earlier_run_go(run, panel_file):
+    figures = run[0] / "figures"
+    before = {path.name: path.read_bytes() for path in figures.iterdir()}
+    (figures / "withdrawn.png").write_bytes(b"of an older version")
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "figures=false")
+    assert not figures.exists()
+    assert "<img" not in (run[0] / "report.html").read_text()
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}")
+    assert {path.name for path in figures.iterdir()} == set(before)
+
+
+def test_letters_without_a_font_are_said_on_the_terminal_and_in_the_report(run, panel_file, capsys, monkeypatch):
+    from src import figure
+
+    draw_all = figure.draw_all
+    monkeypatch.setattr(figure, "draw_all", lambda *a: (draw_all(*a)[0], ["figures lack a font for 业"]))
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}")
+    assert capsys.readouterr().out.count("  · figures lack a font for 业\n") == 1
+    assert "figures lack a font for 业" in json.loads((run[0] / "diagnostics.json").read_text())["notes"]
+    assert "figures lack a font for 业" in (run[0] / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_readmes_lines_of_arviz_run_without_warnings(run, monkeypatch):
+    import matplotlib
+
+    section = (ROOT / "README.md").read_text().partition("## The posterior in ArviZ")[2].partition("\n## ")[0]
+    lines = [line.removeprefix("    ") for line in section.splitlines() if line.startswith("    ")]
+    code = "\n".join(lines)
+    assert code.count("traces/mine/") == 1
+    matplotlib.use("agg")
+    exec(code.replace("traces/mine", str(run[0])), {})
+
+
 def test_a_folder_that_holds_another_run_is_refused(run, panel_file, capsys):
     before = (run[0] / "posterior.nc").read_bytes()
     assert call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "seed=99") == 2
@@ -136,6 +169,32 @@ def test_collect_reads_every_run(run, capsys):
     collected = table(run[0].parent / "collected.csv")
     assert set(collected["model"]) == {"hier"}
     assert collect.main([str(run[0] / "figures")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("diagnostics.json", b"{"),
+        ("diagnostics.json", b"{}"),
+        ("estimands.csv", b""),
+        ("estimands.csv", b"\xff\xfe\x00"),
+        ("estimands.csv", b"estimand,scale\natt,outcome\n"),
+        ("estimands.csv", b"estimand,group,level,scale,mean,low,high,p_positive\natt,,,outcome,x,0,1,1\n"),
+        (".hydra/config.yaml", b"data: ["),
+        (".hydra/config.yaml", b"data: {}"),
+    ],
+)
+def test_collect_leaves_out_a_broken_run_with_one_line(name, content, run, tmp_path, capsys):
+    for folder in ("good", "broken"):
+        for kept in ("estimands.csv", "diagnostics.json", ".hydra/config.yaml"):
+            (tmp_path / folder / kept).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / kept).write_bytes((run[0] / kept).read_bytes())
+    (tmp_path / "broken" / name).write_bytes(content)
+    assert collect.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"{tmp_path / 'broken'} is left out, it cannot be read: ")
+    assert set(table(tmp_path / "collected.csv")["run_id"]) == {"good"}
 
 
 def test_check_describes_and_writes_nothing(panel_file, tmp_path, monkeypatch, capsys):

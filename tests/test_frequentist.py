@@ -14,6 +14,7 @@ from src.encode import encode, load
 from src.frequentist import COLUMNS, estimate, etwfe, etwfe_regression, regress, tabulate, twfe, twfe_exposures
 from src.panel import Factor, Panel, PanelError, Roster
 from src.read import read
+from tests.worlds import panel_of
 
 REAL = {
     "mpdta": DataConfig(
@@ -325,6 +326,46 @@ def test_weights_are_free_of_scale_and_stand_for_copies_of_units():
         cohort=np.tile(panel.cohort, 2),
     )
     assert regress(copies, {"D": copies.treated}).coefficients == pytest.approx(weighted.coefficients, rel=1e-9)
+
+
+@pytest.mark.parametrize("covariates", [0, 1])
+@pytest.mark.parametrize(("scale", "shift"), [(1e9, 0.0), (1e15, 0.0), (1e-9, 0.0), (1.0, 1e6)])
+def test_estimates_scale_with_the_outcome(covariates, scale, shift):
+    panel = replace(simulate(covariates=covariates, weighted=False), is_log=False)
+    other = replace(panel, outcome=scale * panel.outcome + shift)
+    one, two = (estimate(p, shares(p), 0.95, frequentist.ESTIMATORS) for p in (panel, other))
+    assert list(two["note"]) == list(one["note"])
+    for column in ("estimate", "se", "low", "high"):
+        np.testing.assert_allclose(two[column] / scale, one[column], rtol=1e-7, atol=1e-9)
+
+
+def test_units_of_very_different_levels_do_not_disturb_each_other():
+    panel = replace(simulate(covariates=0, weighted=False), is_log=False)
+    levels = replace(panel, outcome=panel.outcome + 1e6 * panel.unit)
+    one, two = (estimate(p, {}, 0.95, frequentist.ESTIMATORS) for p in (panel, levels))
+    np.testing.assert_allclose(two["estimate"], one["estimate"], atol=1e-7)
+
+
+def test_rotating_panel_is_least_squares():
+    """Each unit is seen in two adjacent periods of sixty, where alternating projections take very long."""
+    rng = np.random.default_rng(1)
+    start = rng.integers(0, 58, 400)
+    unit, time = np.repeat(np.arange(400), 2), (start[:, None] + [0, 1]).ravel()
+    cohort = np.where(rng.random(400) < 0.3, start + 1.0, np.inf)
+    outcome = rng.normal(size=400)[unit] + 0.5 * (time >= cohort[unit]) + 0.3 * rng.normal(size=800)
+    panel = panel_of(unit, time, cohort, outcome, is_log=False)
+    table = estimate(panel, {}, 0.95, ["twfe", "etwfe"])
+    assert set(table["note"]) <= {
+        "", "averages with the variance weights of the regression, some possibly negative",
+    } | {note for note in table["note"] if "rests on" in note}  # fmt: skip
+    slope, covariance = brute_force(panel, [panel.treated])
+    row = pick(table[table.estimator == "twfe"], "att")
+    assert (row.estimate, row.se) == pytest.approx((slope[0], covariance[0, 0] ** 0.5), rel=1e-7)
+    pairs = sorted(set(zip(panel.row_cohort[panel.treated], panel.time[panel.treated], strict=True)))
+    cells = [(panel.row_cohort == g) & (panel.time == t) for g, t in pairs]
+    slopes, _ = brute_force(panel, cells)
+    mean = np.average(slopes, weights=[cell.sum() for cell in cells])
+    assert pick(table[table.estimator == "etwfe"], "att").estimate == pytest.approx(mean, rel=1e-7)
 
 
 def test_percent_transforms_estimate_interval_and_error():

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from src import figure, report
-from tests.test_figure import ATT, BY, CONTRAST, EVERYTHING, OWNERS, comparison_of, table_of, tree_of
+from tests.test_figure import (
+    ATT,
+    BY,
+    CONTRAST,
+    EVENTS,
+    EVERYTHING,
+    OWNERS,
+    comparison_of,
+    fixed_by_the_model,
+    table_of,
+    tree_of,
+)
 from tests.worlds import staggered
 
 DIAGNOSTICS = {
@@ -84,7 +95,7 @@ def test_text_of_the_user_is_escaped():
 @pytest.mark.parametrize("keys", [EVERYTHING, [ATT]])
 def test_tags_close_and_nothing_is_fetched(tmp_path, keys):
     table = table_of(keys)
-    pictures = figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
+    pictures, _ = figure.draw_all(tmp_path, tree_of(), table, comparison_of(table))
     page = page_of(keys, pictures)
     parsed = Page(page)
     assert parsed.open == []
@@ -103,15 +114,15 @@ def test_what_is_not_identified_is_said_and_not_numbered():
     assert "The average effect cannot be had from these data: not identified" in nothing
 
 
-def test_the_twin_is_the_classical_estimate_of_the_same_estimand():
-    table = table_of(EVERYTHING)
-    rows = report.with_twins(table, comparison_of(table), "percent", "hier").set_index(["estimand", "group", "level"])
-    assert len(rows) == len(EVERYTHING)
-    assert rows.loc[("att", "", ""), "estimator"] == "twfe_exposures"
-    assert rows.loc[("att_event", "", "3"), "estimator"] == "etwfe"
-    np.testing.assert_allclose(rows["estimate"], rows["mean"])
-    without = report.with_twins(table_of([ATT]), comparison_of(table_of([ATT])), "percent", "hier")
-    assert list(without["estimator"]) == ["etwfe"]
+def test_what_the_model_fixes_is_counted_and_not_shown():
+    table = fixed_by_the_model(table_of([ATT, *BY, *OWNERS, CONTRAST, *EVENTS]))
+    page = text_of(report.render("toy", "pooled", staggered(units=30), table, comparison_of(table), DIAGNOSTICS, []))
+    n = len([*BY, *OWNERS, CONTRAST, *EVENTS])
+    assert f"{n} estimates are fixed by the model, not found: see estimands.csv." in page
+    for words in ("On adopters, by industry", "private", "Differences between levels", "periods since adoption"):
+        assert words not in page
+    assert "own adoption, on adopters (att)" in page
+    assert "fixed by the model" not in text_of(page_of())
 
 
 def test_spillovers_are_modelled_or_their_absence_is_assumed():

@@ -1,6 +1,7 @@
 """What is kept is what was drawn; a killed write leaves nothing; names follow what determines the posterior."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -44,6 +45,15 @@ def test_a_killed_write_leaves_no_file_under_any_name(fitted, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         trace.save(fitted[2], tmp_path / "posterior.nc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "table.csv"
+    trace.write("one", path)
+    with pytest.raises(TypeError), trace.whole(path) as part:
+        part.write_bytes("text where bytes belong")
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_is_no_run_has_no_name(tmp_path):
@@ -99,6 +109,15 @@ def test_equal_seeds_give_equal_posteriors(fitted):
     model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
     again = sample.draw_posterior(model, draws=300, tune=400, chains=2, seed=3)
     xr.testing.assert_equal(again["posterior"].to_dataset(), sampled["posterior"].to_dataset())
+
+
+def test_pymc_samples_without_log_lines_and_its_logger_is_left_as_it_was(fitted, caplog):
+    collapsed = fitted[0]
+    model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
+    caplog.set_level(logging.INFO, "pymc")
+    sample.draw_posterior(model, backend="pymc", draws=100, tune=100, chains=2, cores=1, seed=3)
+    assert [record.message for record in caplog.records] == []
+    assert logging.getLogger("pymc").level == logging.INFO
 
 
 def test_no_unnamed_dims(fitted):
