@@ -11,6 +11,7 @@ from src.config import Config
 from src.panel import Factor, Panel, count
 
 SHOWN = 5  # levels listed at each end of a long list
+LONGEST = 40  # characters of a label
 
 
 def describe(panel: Panel, exposures: dict[str, np.ndarray]) -> str:
@@ -95,7 +96,8 @@ def describe_group(panel: Panel, group: Factor) -> str:
         f"median {np.median(treated):g}, {(treated == 1).sum():,} with one, "
         f"{without:,} without (no effect of their own)"
     ]
-    width = max(8, *(len(level) for level in group.levels)) + 2
+    names = [shown(level) for level in group.levels]
+    width = max(8, *(len(name) for name in names)) + 2
     lines.append(f"  {'level':<{width}}{'units':>8}{'treated':>9}")
     order = order[treated[order] > 0] if len(order) > 2 * SHOWN else order
     skipped = len(order) - 2 * SHOWN
@@ -104,8 +106,14 @@ def describe_group(panel: Panel, group: Factor) -> str:
             if place == SHOWN:
                 lines.append(f"  ... {count(skipped, 'level')} between ...")
             continue
-        lines.append(f"  {group.levels[k]:<{width}}{units[k]:>8,}{treated[k]:>9,}")
+        lines.append(f"  {names[k]:<{width}}{units[k]:>8,}{treated[k]:>9,}")
     return "\n".join(lines)
+
+
+def shown(label: str) -> str:
+    """A label on one line, cut where it is long."""
+    plain = " ".join(label.split())
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}…"
 
 
 def describe_exposures(panel: Panel, exposures: dict[str, np.ndarray]) -> str:
@@ -132,13 +140,20 @@ def describe_weights(weight: np.ndarray) -> str:
 
 
 def check(config: Config) -> int:
-    """Validate the panel that the settings name and print its description; nothing is fitted or written."""
+    """Validate the panel that the settings name and print its description; nothing is sampled or written.
+
+    Whatever `src.fit` would refuse before sampling is refused here too.
+    """
+    from src.collapse import collapse
+    from src.design import build_design
     from src.fit import load
 
     panel, shares, notes = load(config)
+    regression, left_out = build_design(panel, shares)
+    notes = [*notes, *left_out, *collapse(regression).notes]
     print(describe(replace(panel, notes=tuple(notes)), shares))
     return 0
 
 
 if __name__ == "__main__":
-    command(check)
+    command(check, writes=False)

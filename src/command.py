@@ -1,25 +1,30 @@
 """Run a task under Hydra: dictionaries that replace, words for errors, exit codes.
 
 Exit codes: 0 done; 1 a fault of ours, said in full; 2 a user's mistake, said in one message, nothing written; 3 done,
-but diagnostics failed. A sweep finishes all its jobs and ends with the worst code.
+but diagnostics failed. A sweep finishes all its jobs and ends with the worst code. Folders that Hydra made and nobody
+filled are taken away again.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from hydra import main as hydra_main
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,6 +34,7 @@ from src.config import Config
 ROOT = Path(__file__).parents[1]
 REPLACED = tuple(f.name for f in fields(schema.Replacement))
 HOME = "traces"
+RECORD = "multirun.yaml"  # Hydra's record of a sweep
 SCHEMAS = {
     "data": schema.DataConfig,
     "synthetic": schema.SyntheticConfig,
@@ -40,23 +46,113 @@ SCHEMAS = {
     "sampler": schema.SamplerConfig,
 }
 NOISE = ("full_key:", "object_type=", "reference_type=")
+WRONG_VALUES = {  # what OmegaConf says of a value, and what we say instead
+    r"could not be converted to Integer": "is not a whole number; write digits only",
+    r"could not be converted to Float": "is not a number; write one such as 0.9",
+    r"is not a valid bool": "is neither true nor false; write one of them",
+    r"is not a ListConfig|Cannot merge DictConfig with ListConfig": "is not a list; give one as in '{name}=[a, b]'",
+    r"NoneType is not a subclass of str": "has an empty entry; take it out",
+    r"is not Optional": "cannot be empty; leave the setting out or give a value ([] for an empty list)",
+    r"Cannot convert '\w+' to string": "is not a single word; give one as in {name}=a",
+    r"Incompatible key type": "is not a dictionary of columns; give one as in '{name}={{a: b}}'",
+    r"does not support deletion": "is no way to remove a setting; give it another value",
+}
 
 
 class UserError(ValueError):
     """A setting that cannot be: the problem and the remedy, in one message."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """What stood where Hydra makes its folders.
+
+    Attributes
+    ----------
+    place : Path
+        hydra.run.dir, or hydra.sweep.dir of a sweep.
+    sweep : bool
+    folders : frozenset of Path
+        Those on the way to `place`, and beneath it where it is a sweep's.
+    record : bytes, optional
+        What the record of an earlier sweep in this place says.
+    """
+
+    place: Path
+    sweep: bool
+    folders: frozenset[Path]
+    record: bytes | None
+
+
+class Footprint(Callback):
+    """Hydra's hook for the moment before it makes a folder: notes in `seen` what stands there."""
+
+    seen: ClassVar[list[Before]] = []  # Hydra makes its own instance: the class is all that we share with it
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """A single job is about to start."""
+        self.seen.append(look(Path(config.hydra.run.dir), sweep=False))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """A sweep is about to start."""
+        self.seen.append(look(Path(config.hydra.sweep.dir), sweep=True))
+
+
+def look(place: Path, sweep: bool) -> Before:
+    """What stands in a place now."""
+    record = place / RECORD
+    return Before(place, sweep, folders(place, sweep), record.read_bytes() if record.is_file() else None)
+
+
+def folders(place: Path, beneath: bool) -> frozenset[Path]:
+    """Folders on the way to `place`, itself included, and those beneath it if asked for."""
+    above = {folder for folder in (place, *place.parents) if folder.is_dir()}
+    return frozenset(above | ({Path(top) for top, _, _ in os.walk(place)} if beneath else set()))
+
+
+def tidy(before: Before, wrote: bool) -> None:
+    """Take away empty folders that were not there before, and the record of a sweep that wrote nothing."""
+    record = before.place / RECORD
+    if before.sweep and not wrote:
+        if before.record is None:
+            record.unlink(missing_ok=True)
+        else:
+            record.write_bytes(before.record)
+    made = folders(before.place, before.sweep) - before.folders
+    for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
 def register() -> None:
     """Put a schema behind every config group, so that a misspelt option dies at once."""
     store = ConfigStore.instance()
+    hook = {"footprint": {"_target_": f"{__name__}.{Footprint.__name__}"}}
+    store.store(group="hydra", name="config", node=HydraConf(callbacks=hook), provider="hydra")
     store.store(name="settings", node=Config)
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node)
 
 
+def understood(arguments: list[str]) -> list[str]:
+    """The command line as Hydra is to see it: flags in front, paths in quotes, dictionaries that replace."""
+    sweep = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return sweep + [replacing(quoted(argument)) for argument in arguments if argument not in sweep]
+
+
+def quoted(override: str) -> str:
+    """An override of a path, in quotes where it has marks that mean something else to Hydra; ~ is the home folder."""
+    found = re.fullmatch(r"(data\.path|hydra\.(?:run|sweep)\.dir)=([^\"'$,{}\[\]]+)", override)
+    if found is None:
+        return override
+    name, path = found.group(1), os.path.expanduser(found.group(2))
+    return f"{name}={path}" if re.fullmatch(r"[\w./ -]+", path) else f'{name}="{path}"'
+
+
 def replacing(override: str) -> str:
-    """An override of a whole dictionary, turned into one that replaces instead of merging."""
-    return re.sub(rf"^\+{{0,2}}data\.({'|'.join(REPLACED)})=", r"replace.\1=", override)
+    """An override of a whole dictionary, turned into one that replaces instead of merging; null empties it."""
+    replaced = re.sub(rf"^\+{{0,2}}data\.({'|'.join(REPLACED)})=", r"replace.\1=", override)
+    return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
 def settings(composed: DictConfig) -> Config:
@@ -74,13 +170,8 @@ def settings(composed: DictConfig) -> Config:
     assert isinstance(found, Config)
     for name in REPLACED:
         given = getattr(found.replace, name)
-        if given is None:
-            continue
-        if not (isinstance(given, dict) and all(isinstance(column, str) for column in given.values())):
-            raise UserError(
-                f"data.{name}={given} is not a dictionary of columns; give one as in 'data.{name}={{a: b}}'"
-            )
-        setattr(found.data, name, given)
+        if given is not None:
+            setattr(found.data, name, columns(name, given))
     if found.replace.groups is not None and found.replace.predictors is None:
         found.data.predictors = {k: v for k, v in found.data.predictors.items() if k in found.data.groups}
     found.replace = schema.Replacement()
@@ -88,45 +179,173 @@ def settings(composed: DictConfig) -> Config:
     return found
 
 
+def columns(name: str, given: Any) -> dict[str, str]:
+    """A dictionary of columns given on the command line; names that are numbers become text.
+
+    Raises
+    ------
+    UserError
+        It is something else.
+    """
+    words = [*given.keys(), *given.values()] if isinstance(given, dict) else [None]
+    if not all(isinstance(word, str | int | float) and not isinstance(word, bool) for word in words):
+        raise UserError(f"data.{name}={given} is not a dictionary of columns; give one as in 'data.{name}={{a: b}}'")
+    return {str(key): str(column) for key, column in given.items()}
+
+
 def check_values(node: Any, prefix: str) -> None:
-    """Hold every field against its options and bounds."""
+    """Hold every field against its options and bounds.
+
+    Raises
+    ------
+    UserError
+        Also for a field that the schema does not know: Hydra takes any name after a +.
+    """
+    known = [f.name for f in fields(node)]
+    for stranger in vars(node).keys() - set(known):
+        raise UserError(no_setting(f"{prefix}{stranger}"))
     for f in fields(node):
         value, name = getattr(node, f.name), f"{prefix}{f.name}"
         if is_dataclass(value):
             check_values(value, f"{name}.")
-        elif "options" in f.metadata and value not in f.metadata["options"]:
-            options = f.metadata["options"]
-            hint = closest(str(value), options)
-            raise UserError(f"{name}={value} is not an option{hint}; choose from {', '.join(options)}")
+        elif "options" in f.metadata:
+            check_options(name, [value], f.metadata["options"])
+        elif "each" in f.metadata:
+            check_options(name, value, f.metadata["each"])
+        elif isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
+            raise UserError(f"{name}={value} is not a plain list; give one as in '{name}=[a, b]'")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            above, least, below = (f.metadata.get(k) for k in ("above", "least", "below"))
-            wrong = (
-                (above is not None and not value > above)
-                or (least is not None and value < least)
-                or (below is not None and not value < below)
-            )
-            if wrong:
-                wants = [("above", above), ("at least", least), ("below", below)]
-                bounds = " and ".join(f"{word} {bound:g}" for word, bound in wants if bound is not None)
-                raise UserError(f"{name}={value} is impossible; give a number {bounds}")
+            check_bounds(name, value, **f.metadata)
+
+
+def check_options(name: str, given: list[str], options: tuple[str, ...]) -> None:
+    """Refuse a word that is not among the options, or comes twice.
+
+    Raises
+    ------
+    UserError
+    """
+    for word in given:
+        if word not in options:
+            hint = closest(str(word), options)
+            raise UserError(f"{name}={word} is not an option{hint}; choose from {', '.join(options)}")
+        if given.count(word) > 1:
+            raise UserError(f"{name} names {word} {given.count(word)} times; name it once")
+
+
+def check_bounds(
+    name: str, value: float, above: float | None = None, least: float | None = None, below: float | None = None
+) -> None:
+    """Refuse a number out of its bounds, or infinite.
+
+    Raises
+    ------
+    UserError
+    """
+    inside = (
+        math.isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+    )
+    if not inside:
+        wants = [("above", above), ("at least", least), ("below", below)]
+        bounds = " and ".join(f"{word} {bound:,}" for word, bound in wants if bound is not None)
+        kind = "finite number" if math.isinf(value) else "number"
+        raise UserError(f"{name}={value} is impossible; give a {kind} {bounds}".rstrip())
 
 
 def in_words(error: Exception) -> str:
-    """What Hydra or OmegaConf complains about, in one short message with the closest known name."""
+    """What Hydra or OmegaConf complains about, in one short message with the remedy."""
     text = f"{error}\n{error.__cause__ or ''}"
-    if unknown := re.search(r"Could not override '([\w./]+)'", text):
-        name = unknown.group(1)
-        known = {f.name for node in vars(schema).values() if is_dataclass(node) for f in fields(node)}
-        return f"there is no setting {name} here{closest(name.rpartition('.')[2], known)}; see --help"
-    if absent := re.search(r"Could not find '(\w+)/(\w+)'", text):
-        group, option = absent.groups()
-        options = [path.stem for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
-        return f"{group}={option} is not an option{closest(option, options)}; choose from {', '.join(options)}"
-    if missing := re.search(r"missing mandatory value: (\w+)", text):
-        word = missing.group(1)
-        return f"data.{word} is not given: say which column of the file it is, as in data.{word}=my_column"
+    for explain in (unknown_setting, unknown_option, absent_setting, wrong_value, wrong_syntax):
+        if said := explain(text):
+            return said
     lines = [line.strip() for line in text.splitlines()]
     return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(NOISE)))
+
+
+def unknown_setting(text: str) -> str | None:
+    """A name that no setting has."""
+    found = re.search(r"Could not override '([\w./]+)'", text)
+    if found is None:
+        return None
+    name = found.group(1)
+    whole, _, entry = name.rpartition(".")
+    if whole.removeprefix("data.") in REPLACED:
+        return f"{whole} has no {entry} to change; give the whole dictionary, as in '{whole}={{{entry}: my_column}}'"
+    return no_setting(name)
+
+
+def no_setting(name: str) -> str:
+    """Say that there is no such setting, with the closest that there is."""
+    homes = {"": Config, "data.": schema.DataConfig, "sampler.": schema.SamplerConfig, "prior.": schema.PriorConfig}
+    word = name.rpartition(".")[2]
+    elsewhere = [f"{home}{f.name}" for home, node in homes.items() for f in fields(node) if f.name == word]
+    known = {f.name for node in vars(schema).values() if is_dataclass(node) for f in fields(node)}
+    hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else "" if word in known else closest(word, known)
+    return f"there is no setting {name} here{hint}; see --help"
+
+
+def unknown_option(text: str) -> str | None:
+    """A config group without that option."""
+    found = re.search(r"Could not find '(\w+)/([^'\n]*)'", text)
+    if found is None:
+        return None
+    group, option = found.groups()
+    options = options_of(group)
+    return f"{group}={option} is not an option{closest(option, options)}; choose from {', '.join(options)}"
+
+
+def options_of(group: str) -> list[str]:
+    """Options of a config group, sorted."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def absent_setting(text: str) -> str | None:
+    """A setting that has no default and was not given."""
+    found = re.search(r"missing mandatory value: (\w+)", text)
+    if found is None:
+        return None
+    word = found.group(1)
+    return f"data.{word} is not given: say which column of the file it is, as in data.{word}=my_column"
+
+
+def wrong_value(text: str) -> str | None:
+    """A value that the setting cannot take."""
+    found = re.search(r"Error merging override ([+~]*)([\w./]+)([^\n]*)", text)
+    if found is None:
+        return None
+    mark, name, value = found.groups()
+    name = re.sub(r"^replace\.", "data.", name)
+    for pattern, words in WRONG_VALUES.items():
+        if re.search(pattern, text):
+            return f"{mark}{name}{value} {words.format(name=name)}"
+    return None
+
+
+def wrong_syntax(text: str) -> str | None:
+    """Something that is not name=value in Hydra's grammar."""
+    if "Config group override must be a string" in text:
+        return "data, model, likelihood, prior and sampler take the name of an option, not null; see --help"
+    if found := re.search(r"Ambiguous value for argument '([^=\n]+)=([^\n]*)'", text):
+        name, value = found.groups()
+        return (
+            f"{name}={value} has a comma: write a list as '{name}=[{value}]', and a name with a comma in it as "
+            f"'{name}=\"{value}\"'; to run one after the other, add -m"
+        )
+    if found := re.search(r"Error parsing override '([^=\n]*)'\s+missing EQUAL", text):
+        word = found.group(1)
+        groups = [path.name for path in sorted((ROOT / "conf").iterdir()) if path.is_dir()]
+        meant = next((f" (did you mean {group}={word}?)" for group in groups if word in options_of(group)), "")
+        return f"{word} is not a setting{meant}; write name=value without blanks, as in model=hier"
+    if found := re.search(r"Error parsing override '([^\n]*)'|(?:at|mismatched|extraneous) input '([^\n]*)'", text):
+        unread = found.group(1) or found.group(2)
+        return (
+            f"{unread} cannot be read: close every bracket, quote the whole for the shell as in 'data.groups={{a: b}}' "
+            "and a name with brackets or quotes in it once more, as in 'data.outcome=\"log(y)\"'"
+        )
+    return None
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -158,9 +377,6 @@ def run(task: Callable[[Config], int], composed: DictConfig) -> int:
         return task(settings(composed))
     except (UserError, PanelError) as error:
         say(f"error: {error}")
-        given = Path(HydraConfig.get().run.dir)
-        if given != Path(HOME) and given.is_dir() and not any(given.iterdir()):
-            given.rmdir()
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -170,12 +386,21 @@ def run(task: Callable[[Config], int], composed: DictConfig) -> int:
         return 1
 
 
-def command(task: Callable[[Config], int]) -> NoReturn:
-    """Run `task` as a command: compose the config from the command line, run every job, exit with the worst code."""
+def command(task: Callable[[Config], int], writes: bool = True) -> NoReturn:
+    """Run `task` as a command: compose the config from the command line, run every job, exit with the worst code.
+
+    Parameters
+    ----------
+    task : callable
+        Of the settings; gives the exit code.
+    writes : bool
+        Whether the task leaves anything behind when it succeeds.
+    """
     register()
-    sys.argv[1:] = [replacing(override) for override in sys.argv[1:]]
+    sys.argv[1:] = understood(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
-    codes = []
+    Footprint.seen.clear()
+    codes: list[int] = []
 
     @hydra_main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
     def job(composed: DictConfig) -> None:
@@ -183,10 +408,16 @@ def command(task: Callable[[Config], int]) -> NoReturn:
 
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # while composing: a job's own are handled
         say(f"error: {in_words(error)}")
-        sys.exit(2)
+        codes.append(2)
+    except OSError as error:
+        say(f"error: {error.filename} cannot be a folder for runs ({error.strerror}): give another hydra.run.dir")
+        codes.append(2)
     except KeyboardInterrupt:
         say("stopped; nothing was lost that had been written")
-        sys.exit(130)
+        codes.append(130)
+    finally:
+        for before in Footprint.seen:
+            tidy(before, wrote=writes and any(code in (0, 1, 3) for code in codes))
     sys.exit(max(codes, default=0))

@@ -13,7 +13,16 @@ import pandas as pd
 from src.config import DataConfig
 from src.panel import Factor, Panel, PanelError, Roster, Truth, count, some
 from src.read import labels, numbers, read
-from src.validate import TRANSFORMS, check_columns, check_duplicates, check_outcome, check_settings, check_values
+from src.validate import (
+    TRANSFORMS,
+    check_cohorts,
+    check_columns,
+    check_duplicates,
+    check_joint_labels,
+    check_outcome,
+    check_settings,
+    check_values,
+)
 
 
 def load(data: DataConfig) -> Panel:
@@ -33,8 +42,9 @@ def encode(
     """The panel of a frame of unit-period rows.
 
     Checked in this order: settings, columns, values, duplicates, adoption, memberships, the rows that the likelihood
-    can use, their outcome. Rows left out, each kind with a note: weight 0; outcome, covariate or treatment status
-    missing; always-treated units; periods in which nobody is untreated. The roster keeps every unit.
+    can use, their outcome, the labels of interactions. Rows left out, each kind with a note: weight 0; outcome,
+    covariate or treatment status missing; always-treated units; periods in which nobody is untreated. The roster keeps
+    every unit.
 
     Parameters
     ----------
@@ -75,6 +85,8 @@ def encode(
     doubtful = np.zeros(len(unit), dtype=bool)
     if data.cohort:
         cohort = cohort_of_units(column(data.cohort), start, units, data.cohort)
+        check_cohorts(cohort, time, data.cohort)
+        notes += describe_negative(cohort, time, data.cohort)
         if (column(data.cohort) == 0).any() and (time == 0).any():
             notes.append(f"{data.cohort}=0 is read as never treated, though period 0 is in the panel")
     else:
@@ -106,9 +118,11 @@ def encode(
 
     kept, code = np.unique(unit[keep], return_inverse=True)
     check_outcome(outcome[keep], code, data.outcome)
+    notes += describe_periods(np.unique(time[keep]), data.time)
     notes += describe_adopters(time[keep], code, cohort[kept])
 
     groups = {name: factor(name, member[source][kept]) for name, source in data.groups.items()}
+    check_joint_labels(groups)
     truth = None
     if tau is not None:
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
@@ -296,9 +310,8 @@ def rows_to_keep(
     """
     notes = []
     keep = ~np.any(list(lost.values()), axis=0)
-    reasons = [f"{reason}: {rows.sum():,}" for reason, rows in lost.items() if rows.any()]
-    if reasons:
-        notes.append(f"{count((~keep).sum(), 'row')} dropped ({'; '.join(reasons)})")
+    if not keep.all():
+        notes.append(f"{count((~keep).sum(), 'row')} dropped ({reasons_of(~keep, lost)})")
     if not keep.any():
         raise PanelError(f"no row is left: {notes[0]}; fill in the missing values or name fewer covariates")
     if np.ptp(time[keep]) == 0:
@@ -307,12 +320,18 @@ def rows_to_keep(
         raise PanelError("nobody is treated: no unit has a first treated period; check data.cohort or data.treated")
 
     adopted = time >= row_cohort
-    if not (keep & adopted).any():
+    if not adopted.any():
         first, last = time[keep].min(), time[keep].max()
         raise PanelError(
             f"nobody is treated between {first} and {last}: the first adoption is in {row_cohort.min():.0f}; check the "
             "cohorts, or give later periods"
         )
+    for kind, rows in (("treated", adopted), ("untreated", ~adopted)):
+        if rows.any() and not (keep & rows).any():
+            raise PanelError(
+                f"no {kind} row is left: {count(rows.sum(), 'row')} dropped ({reasons_of(rows, lost)}); fill in the "
+                "missing values, name fewer covariates, or weigh these rows above 0"
+            )
     always = always_treated(time, row_cohort, keep)
     if not (keep & ~always).any():
         raise PanelError(
@@ -342,6 +361,11 @@ def rows_to_keep(
     return keep, notes
 
 
+def reasons_of(rows: np.ndarray, lost: dict[str, np.ndarray]) -> str:
+    """Why some rows cannot be used, with counts; a row can have several reasons."""
+    return "; ".join(f"{reason}: {(rows & mine).sum():,}" for reason, mine in lost.items() if (rows & mine).any())
+
+
 def always_treated(time: np.ndarray, row_cohort: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Rows among `keep` of units that have adopted by the first period, shape (row,); without them it may move."""
     rest = keep.copy()
@@ -351,6 +375,48 @@ def always_treated(time: np.ndarray, row_cohort: np.ndarray, keep: np.ndarray) -
             break
         rest &= ~early
     return keep & ~rest
+
+
+def describe_negative(cohort: np.ndarray, time: np.ndarray, name: str) -> list[str]:
+    """A note on cohorts below zero where no period is: often a code for units that never adopt.
+
+    Parameters
+    ----------
+    cohort : array, shape (unit,)
+    time : array of int, shape (row,)
+    name : str
+        Column, for the message.
+    """
+    negative = cohort < 0
+    if time.min() < 0 or not negative.any():
+        return []
+    given = some(f"{g:.0f}" for g in np.unique(cohort[negative]))
+    return [
+        f"{count(negative.sum(), 'unit')} with {name} below 0 ({given}): read as adoption before the first period; if "
+        "it means never, leave it empty, 0 or inf"
+    ]
+
+
+def describe_periods(periods: np.ndarray, name: str) -> list[str]:
+    """Notes on periods that are not consecutive: event time is t - g, in whatever unit the periods are written.
+
+    Parameters
+    ----------
+    periods : array of int, shape (time,)
+        Sorted, at least two.
+    name : str
+        Column, for the message.
+    """
+    gaps = np.diff(periods)
+    widest = int(gaps.argmax())
+    if gaps.min() < gaps.max():
+        return [
+            f"{name} has gaps (largest: {gaps[widest]:,}, {periods[widest]} to {periods[widest + 1]}) and event time "
+            "counts them: fine for missing years; if these are codes such as 201012, number the periods consecutively"
+        ]
+    if gaps[0] > 1:
+        return [f"{name} is in steps of {gaps[0]:,}, and so is event time: {gaps[0]:,} is one period after adoption"]
+    return []
 
 
 def describe_adopters(time: np.ndarray, unit: np.ndarray, cohort: np.ndarray) -> list[str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from src.config import DataConfig
-from src.panel import PanelError
+from src.panel import PanelError, count
 
 MISSING_WORDS = ("", ".", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+ENCODING = "utf-8-sig"  # UTF-8 with or without a byte-order mark
 OWN_ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet", ".dta", ".xlsx")
 PACKAGE_ENDINGS = (*OWN_ENDINGS, ".csv.bz2", ".pkl.gz")  # pickles run code, so never from a user's path
 
@@ -22,7 +24,8 @@ def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
     """All columns of the file that `data` names, with the sha256 of its bytes.
 
     Units, groups and exposures are read as text, so "01" and "NA" stay labels and only an empty field is missing. In
-    the other columns the usual words for a missing number count ("NA", "." and the like).
+    the other columns the usual words for a missing number count ("NA", "." and the like). Names of columns are text
+    without surrounding blanks, as the file has them: two columns of one name keep it.
 
     Parameters
     ----------
@@ -46,12 +49,16 @@ def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         frame = parse(path, texts)
         frame = frame.reset_index() if any(frame.index.names) else frame
+        frame = frame.set_axis([named(column) for column in frame.columns], axis=1)
     except PanelError:
         raise
     except UnicodeDecodeError:
         raise PanelError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8') or as .xlsx") from None
     except Exception as problem:  # each of the parsers raises its own kinds
-        raise PanelError(f"{path} cannot be read: {problem}") from problem
+        first = str(problem).strip().partition("\n")[0].rstrip(".:")
+        raise PanelError(
+            f"{path} cannot be read ({first}): check that it is what its ending says, or save it as .csv"
+        ) from problem
     return frame, sha256
 
 
@@ -80,7 +87,7 @@ def locate(data: DataConfig) -> Path:
     if path.stat().st_size == 0:
         raise PanelError(f"{path} is empty: give a file with one row for each unit and period")
     if not path.name.lower().endswith(endings):
-        raise PanelError(f"{path.name} has an unknown ending: data.path must end in {', '.join(OWN_ENDINGS)}")
+        raise PanelError(f"{path.name} has an unknown ending: give one of {', '.join(endings)}")
     return path
 
 
@@ -96,17 +103,84 @@ def parse(path: Path, texts: set[str]) -> pd.DataFrame:
         labelled = [column for column in frame.columns if column in texts]
         return frame.assign(**pd.read_stata(path, columns=labelled, convert_dates=False)) if labelled else frame
 
-    def as_text(header: pd.Index) -> dict[str, Any]:
-        missing = {column: [""] if column in texts else list(MISSING_WORDS) for column in header}
-        types = {column: str for column in header if column in texts}
-        return {"dtype": types, "na_values": missing, "keep_default_na": False}
+    return read_excel(path, texts) if name.endswith(".xlsx") else read_csv(path, texts)
 
-    if name.endswith(".xlsx"):
-        return pd.read_excel(path, **as_text(pd.read_excel(path, nrows=0).columns))
-    header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+
+def read_excel(path: Path, texts: set[str]) -> pd.DataFrame:
+    """All columns of the first sheet, named as its first row names them.
+
+    Raises
+    ------
+    PanelError
+        That row is empty.
+    """
+    header = pd.read_excel(path, header=None, nrows=1, dtype=object)
+    if header.isna().all(axis=None):
+        raise PanelError(f"{path.name} has an empty first row: put the names of the columns there")
+    frame = pd.read_excel(path, **as_text(pd.read_excel(path, nrows=0).columns, texts))
+    return with_header(frame, header.iloc[0].to_list())
+
+
+def read_csv(path: Path, texts: set[str]) -> pd.DataFrame:
+    """All columns of a CSV file, named as its header names them.
+
+    Raises
+    ------
+    PanelError
+        It is not separated by commas, or rows have more fields than the header (pandas alone would shift the columns
+        by one, or drop the last, without a word).
+    """
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding=ENCODING).iloc[0].to_list()
+    if len(header) == 1 and any(mark in str(header[0]) for mark in ";\t|"):
         raise PanelError(f"{path.name} has the single column {header[0]!r}: separate the columns by commas")
-    return pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **as_text(header))
+    kinds = as_text(pd.read_csv(path, nrows=0, index_col=False, encoding=ENCODING).columns, texts)
+    try:
+        frame = csv_rows(path, "error", kinds)
+    except pd.errors.ParserWarning:
+        refuse_surplus(path, len(header))
+        frame = csv_rows(path, "ignore", kinds)
+    return with_header(frame, header)
+
+
+def csv_rows(path: Path, surplus: Literal["error", "ignore"], kinds: dict[str, Any]) -> pd.DataFrame:
+    """Rows of a CSV file under pandas's names; `surplus` says what becomes of fields beyond the header's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(surplus, pd.errors.ParserWarning)
+        return pd.read_csv(path, index_col=False, low_memory=False, encoding=ENCODING, **kinds)
+
+
+def refuse_surplus(path: Path, columns: int) -> None:
+    """Refuse rows with fields beyond the header's, unless these are empty, as after a comma at the end of a row.
+
+    Raises
+    ------
+    PanelError
+    """
+    try:
+        csv_rows(path, "error", {"dtype": str})  # read as missing, empty fields do not count
+    except pd.errors.ParserWarning:
+        raise PanelError(
+            f"{path.name} has rows with more fields than the {count(columns, 'name')} of its header: name all columns, "
+            "and quote values with commas in them"
+        ) from None
+
+
+def as_text(header: pd.Index, texts: set[str]) -> dict[str, Any]:
+    """How pandas is to read the columns: those of `texts` as text in which only the empty field is missing."""
+    missing = {column: [""] if named(column) in texts else list(MISSING_WORDS) for column in header}
+    types = {column: str for column in header if named(column) in texts}
+    return {"dtype": types, "na_values": missing, "keep_default_na": False}
+
+
+def with_header(frame: pd.DataFrame, header: list) -> pd.DataFrame:
+    """The frame under the file's own header: pandas calls the second "y" of a file "y.1"."""
+    ours = [given if pd.isna(raw) else raw for raw, given in zip(header, frame.columns, strict=False)]
+    return frame.set_axis([*ours, *frame.columns[len(ours) :]], axis=1)
+
+
+def named(column: object) -> str:
+    """Name of a column as text without surrounding blanks, "2010" for the number."""
+    return str(column).strip()
 
 
 def numbers(column: pd.Series) -> np.ndarray:

@@ -8,21 +8,29 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from src.config import DataConfig
-from src.panel import PanelError, count, some
+from src.panel import Factor, PanelError, count, some
 from src.read import MISSING_WORDS, labels, numbers
 
+MARKS = ":@/[]"  # with which labels and paths are put together
 RESERVED_WORDS = """
-    time unit cohort event_time event_time_step chain draw exposure covariate mu path cell group_cell column level
-    difference estimand group scale theta sigma alpha beta lambda_ tau gram moment square dof evidence delta_control
-    delta_treated rows_per_event_time
+    chain draw column obs estimand group level arm
+    unit units time cohort event_time event_time_step cell group_cell exposure covariate outcome weight
+    mu path difference theta sigma alpha beta lambda_ tau delta_control delta_treated s rho nu scale scales shock shocks
+    gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
+    att direct switching contrast overall lead total_treated total_events
 """
-DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor")
+RESERVED_BEGINNINGS = ("sd_", "att_", "contrast_", "spill_", "unit_", "rho_", "nu_", "scale_", "shock_")
+HUGE = 1e100  # squares of larger numbers overflow
+LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
+DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor", "_contrast", "_length")
+OWN_TERMS = ("mu", "path", "cohort", "cell", "group_cell", "unit", "exposure", "difference", "covariate", "time")
 TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": np.asarray,
     "log": np.log,
@@ -45,18 +53,19 @@ def check_settings(data: DataConfig) -> None:
             "adoption is not given: set data.cohort to the column of first treated periods, "
             "or data.treated to a 0/1 column"
         )
+    if not data.name.strip(". ") or "/" in data.name:
+        raise PanelError(f"data.name={data.name!r} cannot name a folder of runs: give a word without /")
     if data.transform not in TRANSFORMS:
         raise PanelError(f"data.transform={data.transform} is unknown: use one of {', '.join(TRANSFORMS)}")
-    for setting, names in (("groups", data.groups), ("exposures", data.exposures)):
-        for name in names:
-            derived = setting == "groups" and any(
-                name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in DERIVED_SUFFIXES
-            )
-            if not name.strip() or any(mark in name for mark in ":@/[]") or name in RESERVED_WORDS.split() or derived:
-                raise PanelError(
-                    f"data.{setting}: the name {name!r} is reserved: rename it (not empty, none of : @ / [ ], "
-                    f"not a word of the model such as mu, no other group's name with {', '.join(DERIVED_SUFFIXES)})"
-                )
+    empty = [f"data.{word}" for word in ("unit", "time", "outcome") if not getattr(data, word)]
+    empty += [f"data.{word}" for word in ("groups", "exposures", "predictors") if "" in getattr(data, word).values()]
+    empty += ["data.covariates"] if "" in data.covariates else []
+    if empty:
+        raise PanelError(f"{some(empty)} names no column: say which column of the file it is")
+    for name in data.groups:
+        check_name("groups", name, (*OWN_TERMS, *(other for other in data.groups if other != name)))
+    for name in data.exposures:
+        check_name("exposures", name, OWN_TERMS)
     strangers = [name for name in data.predictors if name not in data.groups]
     if strangers:
         raise PanelError(
@@ -66,6 +75,37 @@ def check_settings(data: DataConfig) -> None:
     twice = [name for name in dict.fromkeys(data.covariates) if taken.count(name) > 1]
     if twice:
         raise PanelError(f"data.covariates names {some(twice)}, which is used already: name each column once")
+
+
+def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
+    """Refuse a name that the model or its results give to something else.
+
+    Parameters
+    ----------
+    setting : {"groups", "exposures"}
+    name : str
+    terms : tuple of str
+        Terms of the model beside this one, from whose names others are derived.
+
+    Raises
+    ------
+    PanelError
+    """
+    owners = [*terms, *(f"{term}_late" for term in terms)]
+    owner = next((term for term in owners for suffix in DERIVED_SUFFIXES if name == term + suffix), None)
+    reason = None
+    if not name or name != name.strip():
+        reason = "it is empty, or has blanks at its ends"
+    elif any(mark in name for mark in MARKS):
+        reason = f"labels are put together with {' '.join(MARKS)}"
+    elif name in RESERVED_WORDS.split():
+        reason = "a word of the model and its tables"
+    elif name.startswith(RESERVED_BEGINNINGS):
+        reason = f"the model's own names begin with {', '.join(RESERVED_BEGINNINGS)}"
+    elif owner:
+        reason = f"the model's own name for a part of {owner}"
+    if reason:
+        raise PanelError(f"data.{setting}: the name {name!r} is reserved ({reason}): rename it; its column may stay")
 
 
 def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
@@ -98,15 +138,22 @@ def check_columns(frame: pd.DataFrame, data: DataConfig) -> None:
     existing = [str(name) for name in frame.columns]
     missing = [(setting, name) for setting, name in settings_and_columns(data) if name not in frame.columns]
     if missing:
-        close = {name: difflib.get_close_matches(name, existing, 1) for _, name in missing}
+        close = {name: closest_column(name, existing) for _, name in missing}
         wanted = [
-            f"{name!r} ({setting}" + (f"; did you mean {close[name][0]!r}?)" if close[name] else ")")
+            f"{name!r} ({setting}" + (f"; did you mean {close[name]!r}?)" if close[name] else ")")
             for setting, name in missing
         ]
         raise PanelError(f"no column {some(wanted)}: the columns are {some(existing, 30)}")
     twice = [name for _, name in settings_and_columns(data) if existing.count(name) > 1]
     if twice:
         raise PanelError(f"several columns are named {some(dict.fromkeys(twice))}: rename all but one")
+
+
+def closest_column(name: str, existing: list[str]) -> str | None:
+    """The existing column whose name is closest, whatever its case; None where none is close."""
+    lower = {column.casefold(): column for column in existing}
+    close = difflib.get_close_matches(name.casefold(), list(lower), 1)
+    return lower[close[0]] if close else None
 
 
 @dataclass(frozen=True)
@@ -142,6 +189,8 @@ def is_number_or_missing(raw: pd.Series, x: np.ndarray) -> np.ndarray:
 
 NUMBER = Rule("is not a number", is_number_or_missing)
 NOT_INFINITE = Rule("is infinite", lambda raw, x: ~np.isinf(x))
+NOT_HUGE = Rule("is beyond 1e100", lambda raw, x: ~(np.abs(x) > HUGE) | np.isinf(x))
+A_PERIOD = Rule("is too large for a period", lambda raw, x: ~(np.abs(x) > LAST_PERIOD) | np.isinf(x))
 NOT_MISSING = Rule("is missing", lambda raw, x: ~np.isnan(x))
 WHOLE = Rule("is not a whole number", lambda raw, x: ~np.isfinite(x) | (x == np.round(x)))
 ZERO_OR_ONE = Rule("is neither 0 nor 1", lambda raw, x: np.isnan(x) | (x == 0) | (x == 1))
@@ -155,6 +204,7 @@ LABELLED = Rule("is empty", lambda raw, x: labels(raw).notna().to_numpy())
 def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
     """For each setting that names a column: the rules of its values in the order they are tried, with the remedy."""
     spare = "correct them, or leave them empty to have those rows dropped"
+    smaller = "give the column in a larger unit, or leave them empty to have those rows dropped"
     positive = f"data.transform={transform} cannot take them: use another transform, or leave them empty"
     of_outcome = {"log": [(ABOVE_ZERO, positive)], "log1p": [(ABOVE_MINUS_ONE, positive)]}.get(transform, [])
     period = "give every row a period as a whole number, such as the year"
@@ -162,15 +212,17 @@ def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
     weights = "give every row a finite weight of 0 or more"
     return {
         "data.unit": [(LABELLED, "name the unit of every row, or drop those rows")],
-        "data.time": [(rule, period) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, WHOLE)],
-        "data.cohort": [(rule, adoption) for rule in (NUMBER, WHOLE, ABOVE_MINUS_INFINITY)],
+        "data.time": [(rule, period) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, WHOLE, A_PERIOD)],
+        "data.cohort": [(rule, adoption) for rule in (NUMBER, WHOLE, ABOVE_MINUS_INFINITY, A_PERIOD)],
         "data.treated": [(rule, "write 1 for treated rows and 0 for the others") for rule in (NUMBER, ZERO_OR_ONE)],
-        "data.outcome": [(NUMBER, spare), (NOT_INFINITE, spare), *of_outcome],
-        "data.covariates": [(NUMBER, spare), (NOT_INFINITE, spare)],
-        "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_NEGATIVE)],
+        "data.outcome": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller), *of_outcome],
+        "data.covariates": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller)],
+        "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, NOT_NEGATIVE)],
         "data.groups": [(LABELLED, "give them a level or drop them")],
         "data.exposures": [(LABELLED, "give them a level or drop them")],
-        "data.predictors": [(rule, "give every level one number") for rule in (NUMBER, NOT_MISSING, NOT_INFINITE)],
+        "data.predictors": [
+            (rule, "give every level one number") for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE)
+        ],
     }
 
 
@@ -210,6 +262,55 @@ def broken_rule(error: pa.errors.SchemaError) -> str:
     )
 
 
+def check_joint_labels(groups: dict[str, Factor]) -> None:
+    """Refuse levels with colons that make two cells of an interaction look like one, as "a:b" + "c" and "a" + "b:c".
+
+    Parameters
+    ----------
+    groups : dict of str to Factor
+        Over the units of the panel.
+
+    Raises
+    ------
+    PanelError
+    """
+    if len(groups) < 2 or not any(":" in level for group in groups.values() for level in group.levels):
+        return
+    for chosen in (*combinations(groups.values(), 2), tuple(groups.values())):
+        cells: dict[str, tuple[str, ...]] = {}
+        for cell in set(zip(*(np.array(group.levels)[group.code].tolist() for group in chosen), strict=True)):
+            other = cells.setdefault(":".join(cell), cell)
+            if other != cell:
+                pairs = [" with ".join(repr(level) for level in levels) for levels in sorted((cell, other))]
+                raise PanelError(
+                    f"data.groups: of {' and '.join(group.name for group in chosen)}, {pairs[0]} and {pairs[1]} are "
+                    f"both labelled {':'.join(cell)!r}: rename these levels so that they have no colon"
+                )
+
+
+def check_cohorts(cohort: np.ndarray, time: np.ndarray, name: str) -> None:
+    """Refuse a column of zeros and ones in the place of first treated periods.
+
+    Parameters
+    ----------
+    cohort : array, shape (unit,)
+        inf where never treated.
+    time : array of int, shape (row,)
+    name : str
+        Column, for the message.
+
+    Raises
+    ------
+    PanelError
+    """
+    periods = cohort[np.isfinite(cohort)]
+    if len(periods) and (periods == 1).all() and time.min() > 1:
+        raise PanelError(
+            f"data.cohort: column {name!r} holds nothing but 0 and 1, and the first period is {time.min()}: give the "
+            "first treated period of each unit, or a column that is 1 in treated rows as data.treated"
+        )
+
+
 def check_duplicates(unit: np.ndarray, time: np.ndarray, units: np.ndarray, order: np.ndarray) -> None:
     """Refuse a unit with two rows in a period.
 
@@ -246,4 +347,9 @@ def check_outcome(outcome: np.ndarray, unit: np.ndarray, name: str) -> None:
         raise PanelError(
             f"data.outcome: column {name!r} is constant{where} in all {count(len(outcome), 'row')}: "
             "give an outcome that changes over time"
+        )
+    if within.max() < 1 / HUGE:
+        raise PanelError(
+            f"data.outcome: column {name!r} varies by no more than {within.max():.3g} within a unit: give it in a "
+            "smaller unit"
         )

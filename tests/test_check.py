@@ -1,10 +1,13 @@
 """The description of a panel names its true counts."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from src.check import describe
+from src.check import check, describe
+from src.command import command
 from src.config import DataConfig
 from src.encode import encode
 
@@ -85,3 +88,22 @@ def test_many_levels_are_cut_in_the_middle(levels):
     assert shown[0].split() == ["7", "3", "2"]
     assert ("levels between" in text) == (levels > 11)
     assert len(shown) == (10 if levels == 11 else 11)
+
+
+def test_long_labels_and_line_breaks_stay_on_one_short_line():
+    frame = tiny().assign(ind=lambda f: f["ind"].map({0: "a\nb", 1: "x" * 300, 2: "c"}))
+    shown = described(frame, groups={"industry": "ind"}).split("treated\n", 1)[1].splitlines()
+    assert [line.split()[:-2] for line in shown] == [["a", "b"], ["c"], ["x" * 39 + "…"]]
+
+
+def test_what_fit_refuses_before_sampling_is_refused_here_too(monkeypatch, tmp_path, capsys):
+    tiny().assign(x=lambda f: (f["year"] >= f["first"]) & (f["first"] > 0)).to_csv(tmp_path / "p.csv", index=False)
+    given = ["data=csv", "data.path=p.csv", "data.unit=firm", "data.time=year", "data.cohort=first", "data.outcome=y"]
+    monkeypatch.chdir(tmp_path)
+    for covariates, code in (("[]", 0), ("[x]", 2)):
+        monkeypatch.setattr(sys, "argv", ["check", *given, f"data.covariates={covariates}"])
+        with pytest.raises(SystemExit) as stopped:
+            command(check, writes=False)
+        assert stopped.value.code == code
+    assert "adoption is explained" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]

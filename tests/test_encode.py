@@ -88,7 +88,7 @@ def test_transforms(transform, function, is_log):
 
 
 def test_row_order_does_not_matter():
-    changes = {"groups": {"industry": "ind"}, "exposures": {"s": "ind"}, "weights": "w", "covariates": ["x"]}
+    changes = {"groups": {"industry": "ind"}, "exposures": {"sector": "ind"}, "weights": "w", "covariates": ["x"]}
     shuffled = tiny().sample(frac=1, random_state=1)
     same_panel(coded(shuffled, **changes), coded(tiny(), **changes))
 
@@ -164,6 +164,33 @@ def test_cohorts_after_the_last_period_keep_their_number():
     panel = coded(rising(a=2002, b=2010))
     assert panel.cohort.tolist() == [2002, 2010, INF, INF]
     assert panel.notes == ("1 unit adopts after the last period (2004): not yet treated in the panel",)
+
+
+@pytest.mark.parametrize(
+    ("years", "said"),
+    [
+        ([2000, 2001, 2002, 2003, 2004], ()),
+        ([2000, 2001, 2002, 2003, 2005], ("largest: 2, 2003 to 2005", "fine for missing years")),
+        ([201011, 201012, 201101, 201102, 201103], ("largest: 89, 201012 to 201101", "codes such as 201012")),
+        ([20013, 20014, 20021, 20022, 20023], ("largest: 7, 20014 to 20021", "number the periods consecutively")),
+        ([2000, 2002, 2004, 2006, 2008], ("year is in steps of 2, and so is event time: 2 is one period after",)),
+    ],
+)
+def test_periods_that_are_not_consecutive_are_said(years, said):
+    number = dict(zip(range(2000, 2005), years, strict=True))
+    panel = coded(tiny(year=lambda f: f["year"].map(number), first=lambda f: f["first"].map(number)))
+    assert len(panel.notes) == bool(said)
+    assert all(words in panel.notes[0] for words in said), panel.notes
+    assert "\n" not in "".join(panel.notes)
+    assert set(panel.event_time[panel.treated]) == {t - g for g in years[2:4] for t in years if t >= g}
+
+
+def test_cohorts_below_zero_are_said():
+    panel = coded(rising(a=2002, b=-1, c=-99))
+    assert panel.notes[0].startswith("2 units with first below 0 (-99, -1): read as adoption before the first period")
+    numbered = coded(tiny(year=lambda f: f["year"] - 2004, first=lambda f: f["first"] - 2004))
+    assert numbered.cohort.tolist() == [-2, -1, INF, INF]
+    assert numbered.notes == ()
 
 
 def test_units_with_a_single_row_are_kept_and_said():

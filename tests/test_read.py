@@ -54,6 +54,46 @@ def test_missing_words_of_numbers(tmp_path):
     assert panel.notes == ("2 rows dropped (y missing: 2)",)
 
 
+def twice(path, name):
+    frame = tiny().rename(columns={"x": name})
+    (frame.to_excel if path.suffix == ".xlsx" else frame.to_csv)(path, index=False)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".xlsx"])
+def test_two_columns_of_one_name_are_refused_where_they_are_used(tmp_path, ending):
+    path = twice(tmp_path / f"panel{ending}", "y")
+    with pytest.raises(PanelError, match=r"several columns are named y: rename all but one"):
+        load(settings(path=path))
+    with pytest.raises(PanelError, match=r"several columns are named ind"):
+        load(settings(path=twice(tmp_path / f"b{ending}", " ind "), groups={"industry": "ind"}))
+    assert load(settings(path=twice(tmp_path / f"c{ending}", "z"))).units.tolist() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".xlsx"])
+def test_headers_are_text_without_blanks(tmp_path, ending):
+    path = tmp_path / f"panel{ending}"
+    frame = tiny().rename(columns={"x": 2010, "ind": 204, "firm": " firm", "first": "first "})
+    (frame.to_excel if ending == ".xlsx" else frame.to_csv)(path, index=False)
+    panel = load(settings(path=str(path), covariates=["2010"], groups={"industry": "204"}))
+    same_panel(panel, dataclasses.replace(coded(tiny(), groups={"industry": "ind"}, covariates=["x"]),
+                                          covariate_names=("2010",)))  # fmt: skip
+
+
+def test_a_sheet_that_begins_with_an_empty_row(tmp_path):
+    tiny().to_excel(tmp_path / "panel.xlsx", index=False, startrow=2)
+    with pytest.raises(PanelError, match="empty first row: put the names of the columns there"):
+        load(settings(path=str(tmp_path / "panel.xlsx")))
+
+
+def test_commas_at_the_end_of_rows_shift_no_column(tmp_path):
+    path = tmp_path / "panel.csv"
+    tiny().to_csv(path, index=False)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(row + "," for row in rows)]))
+    same_panel(load(settings(path=str(path))), coded(tiny()))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -65,8 +105,13 @@ def test_missing_words_of_numbers(tmp_path):
         ("panel.csv", b"firm;year;first;y\na;1;2;3\n", ["single column", "separate the columns by commas"]),
         ("panel.csv", "firm,year,first,y\nä,1,2,3\n".encode("latin-1"), ["not UTF-8", "save it"]),
         ("panel.csv", b"firm,year\na,1\nb,2,3,4\n", ["cannot be read", "line 3"]),
-        ("panel.parquet", b"nonsense", ["cannot be read"]),
-        ("panel.xlsx", b"nonsense", ["cannot be read"]),
+        (
+            "panel.csv",
+            b"firm,year,first,y\na,1,2,3,4\nb,2,3,4,5\n",
+            ["more fields than the 4 names", "name all columns"],
+        ),
+        ("panel.parquet", b"nonsense", ["cannot be read", "what its ending says", ".csv"]),
+        ("panel.xlsx", b"nonsense", ["cannot be read", "what its ending says"]),
         ("panel.dta", b"nonsense", ["cannot be read"]),
         ("panel.csv.gz", b"nonsense", ["cannot be read"]),
     ],

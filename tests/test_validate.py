@@ -4,14 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models import hier, nopool, pooled
+from src import estimand
+from src.collapse import collapse
+from src.design import build_design
+from src.exposure import row_shares
 from src.panel import PanelError
+from src.validate import DERIVED_SUFFIXES, RESERVED_WORDS
 from tests.frames import INF, adoption, changed, coded, rising, tiny
+from tests.worlds import WEAK, staggered
 
 BAD = {
     "no adoption": (tiny(), {"cohort": None}, ["adoption is not given", "data.cohort", "data.treated"]),
     "two adoptions": (tiny(), {"treated": "x"}, ["both", "keep one"]),
     "missing column": (tiny(), {"outcome": "yy"}, ["'yy'", "data.outcome", "did you mean 'y'", "firm, year, first"]),
     "missing group": (tiny(), {"groups": {"industry": "idn"}}, ["'idn'", "data.groups.industry", "'ind'"]),
+    "other case": (tiny(), {"outcome": "Y", "unit": "FIRM"}, ["did you mean 'y'", "did you mean 'firm'"]),
     "no rows": (tiny().iloc[:0], {}, ["no rows"]),
     "column twice": (tiny().rename(columns={"x": "y"}), {}, ["named y", "rename"]),
     "duplicate": (changed("year", {2: 2000}), {}, ["1 duplicate row ", "unit a in 2000: rows 1 and 2", "keep one row"]),
@@ -25,12 +33,18 @@ BAD = {
                       ["varies within 2 units", "unit a: 2002 and 2003", "unit b: 2003 and never", "data.treated"]),
     "cohort fraction": (rising(a=2002.5), {}, ["not a whole number in 5 rows", "row 1: 2002.5", "0 or inf"]),
     "cohort text": (changed("first", {11: "never"}, object), {}, ["row 11: 'never'", "leave it empty, 0 or inf"]),
+    "cohort of zeros and ones": (rising(a=1, b=1), {}, ["nothing but 0 and 1", "2000", "as data.treated"]),
     "cohort minus inf": (rising(a=2002, b=-INF), {}, ["minus infinity in 5 rows", "row 6"]),
     "group varies": (changed("ind", {3: "02"}), {"groups": {"industry": "ind"}},
                      ["over time in 1 unit", "unit a: 01 and 02", "data.membership=first", "data.membership=before"]),
     "exposure varies": (changed("ind", {3: "02"}), {"exposures": {"industry": "ind"}}, ["1 unit", "data.membership"]),
     "group empty": (changed("ind", {3: None, 9: " "}), {"groups": {"industry": "ind"}},
                     ["data.groups.industry", "empty in 2 rows", "row 3, row 9", "give them a level or drop them"]),
+    "huge outcome": (changed("y", {5: 1e200}), {}, ["beyond 1e100 in 1 row (row 5: 1e+200)", "larger unit"]),
+    "huge covariate": (changed("x", {5: -1e200}), {"covariates": ["x"]}, ["beyond 1e100", "larger unit"]),
+    "tiny outcome": (tiny(y=lambda f: f["y"] * 1e-200), {}, ["varies by no more than", "smaller unit"]),
+    "huge period": (tiny(year=lambda f: f["year"] * 1e15), {}, ["too large for a period in 20 rows", "as the year"]),
+    "name of a folder": (tiny(), {"name": "../x"}, ["data.name='../x'", "without /"]),
     "text outcome": (changed("y", {3: "high", 4: "1,5"}, object), {},
                      ["data.outcome", "'y'", "number in 2 rows", "row 3: 'high', row 4: '1,5'", "leave them empty"]),
     "infinite outcome": (changed("y", {5: INF}), {}, ["infinite in 1 row (row 5: inf)", "leave them empty"]),
@@ -63,6 +77,15 @@ BAD = {
                        ["not a number in 20 rows", "and 17 more", "one number"]),
     "predictor of a stranger": (tiny(), {"predictors": {"industry": "z"}}, ["industry", "no group", "none"]),
     "nothing observed": (tiny(y=np.nan), {}, ["no row is left", "y missing: 20", "fill in"]),
+    "treated rows unobserved": (tiny(y=lambda f: f["y"].where(~(f["year"] >= f["first"]))), {},
+                                ["no treated row is left", "5 rows dropped (y missing: 5)", "fill in"]),
+    "treated rows of weight 0": (tiny(w=lambda f: 1.0 - (f["year"] >= f["first"])), {"weights": "w"},
+                                 ["no treated row is left", "weight 0: 5", "above 0"]),
+    "untreated rows unobserved": (tiny(x=lambda f: f["x"].where(f["year"] >= f["first"])), {"covariates": ["x"]},
+                                  ["no untreated row is left", "15 rows dropped (x missing: 15)", "fewer covariates"]),
+    "no name of a column": (tiny(), {"outcome": ""}, ["data.outcome names no column", "say which"]),
+    "no name of a group's column": (tiny(), {"groups": {"industry": ""}}, ["data.groups names no column"]),
+    "no name of a covariate": (tiny(), {"covariates": [""]}, ["data.covariates names no column"]),
     "unknown transform": (tiny(), {"transform": "sqrt"}, ["sqrt", "none, log, log1p, asinh"]),
 }  # fmt: skip
 
@@ -78,14 +101,88 @@ def test_a_mistake_is_named_with_rows_and_remedy(case):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["time", "unit", "mu", "level", "a:b", "a@b", "a/b", "a[b", "b]", "", " "])
+OF_THE_MODEL = ["path_effect", "path_length", "cohort_effect", "cell_deviation", "cell_late_offset", "mu_effect",
+                "unit_effect", "exposure_slope", "difference_effect", "group_cell_effect"]  # fmt: skip
+OF_RESULTS = ["att_by", "att_event", "att_cohort", "att_gt", "att_by_industry", "contrast_industry", "spill_treated",
+              "spill_control", "spill_per_pp", "spill_per_pp_county", "sd_industry", "sd_path"]  # fmt: skip
+OF_THE_NEXT_VERSION = ["unit_scale", "rho_unit", "nu_unit", "scale_unit", "shock_industry"]
+UNFIT = ["a:b", "a@b", "a/b", "a[b", "b]", "", " ", " a"]
+
+
+@pytest.mark.parametrize("name", [*RESERVED_WORDS.split(), *OF_THE_MODEL, *OF_RESULTS, *OF_THE_NEXT_VERSION, *UNFIT])
 @pytest.mark.parametrize("setting", ["groups", "exposures"])
 def test_reserved_names(setting, name):
     with pytest.raises(PanelError, match=rf"data.{setting}.*reserved.*rename"):
         coded(tiny(), **{setting: {name: "ind"}})
 
 
-def test_names_derived_from_a_group_are_reserved():
-    with pytest.raises(PanelError, match=r"industry_late.*reserved"):
-        coded(tiny(), groups={"industry": "ind", "industry_late": "ind"})
-    assert set(coded(tiny(), groups={"industry_late": "ind"}).groups) == {"industry_late"}
+def test_words_of_the_next_version_are_reserved():
+    assert {"unit", "rho", "nu", "scale", "shock", "lead", "overall", "total_events"} <= set(RESERVED_WORDS.split())
+
+
+@pytest.mark.parametrize("name", ["nuts2", "number", "united", "rhone", "scaled", "attitude", "industry", "late"])
+def test_names_that_only_resemble_reserved_ones_are_taken(name):
+    assert set(coded(tiny(), groups={name: "ind"}, exposures={name: "ind"}).groups) == {name}
+
+
+@pytest.mark.parametrize("suffix", [*DERIVED_SUFFIXES, "_late_effect", "_late_offset"])
+def test_names_derived_from_a_group_are_reserved(suffix):
+    for groups in (["industry", f"industry{suffix}"], [f"industry{suffix}", "industry"]):
+        with pytest.raises(PanelError, match=rf"industry{suffix}.*reserved"):
+            coded(tiny(), groups=dict.fromkeys(groups, "ind"))
+    assert set(coded(tiny(), groups={f"industry{suffix}": "ind"}).groups) == {f"industry{suffix}"}
+
+
+def names_in_a_run(groups: tuple[str, ...]) -> set[str]:
+    """Names of all variables and dimensions of every model and of the estimands."""
+    names: set[str] = set()
+    panel = staggered(units=150, seed=1)
+    collapsed = collapse(build_design(panel, row_shares(panel)[0])[0])
+    regression, evidence = collapsed.regression, collapsed.evidence
+    assert tuple(panel.groups) == groups
+    for build, options in (
+        (pooled.build, {}),
+        (nopool.build, {}),
+        (nopool.build, {"cells": "groups"}),
+        (hier.build, {}),
+        (hier.build, {"path": "gaussian_process", "tails": "student_t"}),
+    ):
+        model = build(regression.design, evidence.rescale(collapsed.s), WEAK, **options)
+        names |= set(model.named_vars) | set(model.coords)
+    found = estimand.averages(regression, evidence, ("mu", "path", *groups, "exposure", "difference"))
+    kept = estimand.dataset(np.zeros((1, 2, len(found))), found)
+    return names | set(kept.variables) | set(kept.dims)
+
+
+def test_no_group_can_take_a_name_that_a_run_gives_to_something_else():
+    groups = ("industry", "ownership")
+    names = names_in_a_run(groups)
+    assert {"sd_industry", "industry_late_effect", "att_by_ownership", "ownership_contrast", "path_length"} <= names
+    for name in sorted(names - set(groups)):
+        with pytest.raises(PanelError, match="is reserved"):
+            coded(tiny(), groups=dict.fromkeys((*groups, name), "ind"))
+
+
+def of_firms(**labels):
+    """The tiny panel with a column for each word, one letter or label a firm, a to d."""
+    return tiny(**{name: np.repeat(list(words), 5) for name, words in labels.items()})
+
+
+def test_labels_that_make_two_cells_look_like_one_are_refused():
+    frame = of_firms(k=["a:b", "a", "x", "x"], o=["c", "b:c", "c", "c"], v=list("pppp"))
+    assert set(coded(frame, groups={"industry": "k"}).groups) == {"industry"}
+    for groups in ({"industry": "k", "ownership": "o"}, {"industry": "k", "place": "v", "ownership": "o"}):
+        with pytest.raises(PanelError, match="'a' with 'b:c' and 'a:b' with 'c' are both labelled 'a:b:c': rename"):
+            coded(frame, groups=groups)
+    plain = of_firms(k=["C:1", "C:2", "C:1", "C:2"], o=["p", "s", "s", "p"])
+    assert coded(plain, groups={"industry": "k", "ownership": "o"}).groups["industry"].levels == ("C:1", "C:2")
+
+
+def test_labels_that_collide_only_over_all_groups_are_refused():
+    frame = of_firms(k=["a:b", "a", "x", "x"], o=["c", "b", "c", "c"], v=["d", "c:d", "d", "d"])
+    for pair in ("ko", "kv", "ov"):
+        assert len(coded(frame, groups=dict(zip(pair, pair, strict=True))).groups) == 2
+    with pytest.raises(
+        PanelError, match="of k and o and v, 'a' with 'b' with 'c:d' and 'a:b' with 'c' with 'd' are both"
+    ):
+        coded(frame, groups={"k": "k", "o": "o", "v": "v"})
