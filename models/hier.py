@@ -16,11 +16,12 @@ def build(
     tails: str = "normal",
     late: bool = True,
     interactions: bool = True,
+    unit: bool = False,
 ) -> pm.Model:
     """Hierarchical staggered difference-in-differences.
 
         tau_it = mu + path_e + cohort_g + cell_gt + industry_k + ownership_o + (industry:ownership)_ko
-                 + 1{e >= 1} (industry_late_k + ownership_late_o)
+                 + 1{e >= 1} (industry_late_k + ownership_late_o) + unit_i
 
     Parameters
     ----------
@@ -34,27 +35,38 @@ def build(
         Group effects after the adoption period may differ from those in it.
     interactions : bool
         Pairwise interactions of the groups.
+    unit : bool
+        Units differ in their effect, by their log scale where that is known: precision weights average effects by
+        1 / scale_i^2, the estimands by rows.
 
     Notes
     -----
     Limits: all spreads to 0 give `pooled`; without groups, fixed spreads to infinity give `nopool`.
     Assumes that the levels of a term are exchangeable given its predictor, and parallel trends.
     """
+    with pm.Model(coords=likelihoods.coords(design)) as model:
+        terms = effects_of(design, priors, path, tails, late, interactions, unit) | spillovers.slopes(design, priors)
+        likelihoods.gaussian(design, terms, evidence, priors)
+    return model
+
+
+def effects_of(
+    design: Design, priors: Priors, path: str, tails: str, late: bool, interactions: bool, unit: bool
+) -> dict:
+    """The terms of tau, one coefficient a level, for the model on the context stack; parameters as of `build`."""
     several_cohorts = design.blocks["cohort"].size > 1
     names = [
         *(["cohort", "cell"] if several_cohorts else []),
         *design.groups,
         *(design.interactions if interactions else ()),
         *(name for name in design.blocks if late and name.endswith("_late")),
+        *(["unit"] if unit else []),
     ]
-    with pm.Model(coords=likelihoods.coords(design)) as model:
-        terms = {"mu": effects.average(priors)}
-        if design.blocks["path"].size > 1:
-            terms["path"] = effects.path(design, priors, path)
-        for name in names:
-            if design.blocks[name].size > 1:
-                taken = design.blocks["cohort"].size + design.blocks["path"].size - 2 if name == "cell" else 0
-                terms[name] = effects.pooled(design.blocks[name], priors, tails, taken)
-        terms |= spillovers.slopes(design, priors)
-        likelihoods.gaussian(design, terms, evidence, priors)
-    return model
+    terms = {"mu": effects.average(priors)}
+    if design.blocks["path"].size > 1:
+        terms["path"] = effects.path(design, priors, path)
+    for name in names:
+        if design.blocks[name].size > 1:
+            taken = design.blocks["cohort"].size + design.blocks["path"].size - 2 if name == "cell" else 0
+            terms[name] = effects.pooled(design.blocks[name], priors, tails, taken)
+    return terms

@@ -5,7 +5,7 @@ The consumer owns the contract: `src` fills these records, `models` only reads t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Block:
     Attributes
     ----------
     name : str
-        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "exposure", "difference",
+        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "exposure", "difference",
         "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
@@ -94,7 +94,7 @@ class Design:
 class CrossProducts:
     """Evidence about a coefficient vector theta, after unit effects are integrated out.
 
-    Up to a constant, with sigma the residual SD (fixed at 1 where the whitening already carries scales),
+    Up to a constant, with sigma the residual SD (s where the weights already carry every scale),
 
         log p(y | theta, sigma) = -dof log sigma - (square - 2 moment'theta + theta'gram theta) / (2 sigma^2)
 
@@ -108,6 +108,8 @@ class CrossProducts:
         y'My.
     dof : float
         Observations less what has been integrated out under flat priors.
+    sigma_known : bool
+        The weights carry the scales of all units, relative to s: sigma = s.
 
     Notes
     -----
@@ -118,19 +120,24 @@ class CrossProducts:
     moment: np.ndarray
     square: float
     dof: float
+    sigma_known: bool = False
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
-        return CrossProducts(
-            self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.dof + other.dof
+        return replace(
+            self,
+            gram=self.gram + other.gram,
+            moment=self.moment + other.moment,
+            square=self.square + other.square,
+            dof=self.dof + other.dof,
         )
 
     def take(self, columns: np.ndarray) -> CrossProducts:
         """The evidence where only `columns` enter (all other coefficients are zero)."""
-        return CrossProducts(self.gram[np.ix_(columns, columns)], self.moment[columns], self.square, self.dof)
+        return replace(self, gram=self.gram[np.ix_(columns, columns)], moment=self.moment[columns])
 
     def rescale(self, s: float) -> CrossProducts:
         """The evidence about theta / s, the outcome measured in units of `s`."""
-        return CrossProducts(self.gram, self.moment / s, self.square / s**2, self.dof)
+        return replace(self, moment=self.moment / s, square=self.square / s**2)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Prior
     """Gaussian likelihood of theta with unit effects, periods and covariates integrated out.
 
         log p = -dof log sigma - (square - 2 moment'theta + theta'gram theta) / (2 sigma^2)
-        log sigma ~ Normal(0, priors.sigma), in units of s
+        log sigma ~ Normal(0, priors.sigma), in units of s; sigma = 1 where the evidence carries the scales of all units
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Prior
     used = evidence.take(design.columns(names))
     pm.modelcontext(None).add_coord("column", design.labels(names))
     theta = pm.Deterministic("theta", pt.concatenate([pt.atleast_1d(term) for term in terms.values()]), dims="column")
-    sigma = pm.LogNormal("sigma", 0.0, priors.sigma)
+    sigma = pt.constant(1.0) if evidence.sigma_known else pm.LogNormal("sigma", 0.0, priors.sigma)
     # as data, not constants: one compiled model then serves every panel of the same structure
     gram, moment = pm.Data("gram", used.gram), pm.Data("moment", used.moment)
     square, dof = pm.Data("square", used.square), pm.Data("dof", used.dof)

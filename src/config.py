@@ -10,6 +10,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+SEEDS = 2**32  # what NumPy's and nutpie's generators take alike
+ESTIMATORS = ("twfe", "twfe_exposures", "etwfe")  # keys of src.frequentist.ESTIMATORS, which is slow to import
+
 
 def choice(*options: str, default: str = MISSING) -> Any:
     """A field that takes one of a few words."""
@@ -51,7 +54,7 @@ class SyntheticConfig(DataConfig):
     """The synthetic panel: its world and how much of it."""
 
     parameters: str = MISSING
-    seed: int = number(0, least=0)
+    seed: int = number(0, least=0, below=SEEDS)
     size: str = choice("full", "small", default="full")
     spillover: str = choice("tenth", "literal", "unit", default="tenth")
     errors: str = choice("realistic", "iid", default="realistic")
@@ -85,13 +88,17 @@ class HierConfig:
     tails: str = choice("normal", "student_t", default="normal")
     late: bool = True
     interactions: bool = True
+    unit: bool | None = None  # null: whenever likelihood.scale=unit
 
 
 @dataclass
 class GaussianConfig:
-    """Gaussian errors, unit effects integrated out."""
+    """Gaussian errors, unit effects integrated out; see src.nuisance."""
 
     name: str = "gaussian"
+    serial: str = choice("ar1", "none", default="ar1")
+    scale: str = choice("unit", "common", default="unit")
+    shocks: list[str] | None = None  # exposures or groups whose levels have shocks in every period; null: all exposures
 
 
 @dataclass
@@ -125,6 +132,70 @@ class SamplerConfig:
 
 
 @dataclass
+class GeneratorConfig:
+    """A world of the recovery study; see src.generate. Sizes of effects and errors in units of the outcome."""
+
+    name: str = MISSING
+    breaks: str = ""  # the assumption of the default model that this world breaks
+    units: int = number(1000, least=10)
+    periods: int = number(12, least=3)
+    starts: list[int] = field(default_factory=lambda: [5, 6, 7, 8])  # first treated period of each cohort, from 1
+    adopters: list[int] = field(default_factory=lambda: [28, 28, 28, 28])
+    industries: int = number(20, least=2)
+    districts: int = number(40, least=2)
+    tail: float = number(0.7, least=0)  # sizes of industries and districts fall with rank to this power
+    state_share: float = number(0.36, above=0, below=1)
+    grouped: bool = True
+    exposed: bool = True
+    covariates: int = number(2, least=0)
+    missing: float = number(0.05, least=0, below=1)
+    late_entry: float = number(0.3, least=0, below=1)
+    early_exit: float = number(0.15, least=0, below=1)
+    unit_effect_sd: float = number(1.0, least=0)
+    drift: float = 0.05
+    period_sd: float = number(0.1, least=0)
+    sd: float = number(0.55, above=0)
+    rho: float = number(0.6, above=-1, below=1)
+    serial: str = choice("ar1", "random_walk", "half_white", default="ar1")
+    spread: float = number(0.5, least=0)  # SD of the log scale of a unit
+    ever: float = 0.3  # log scale of adopters above that of the others
+    tails: float = number(0.0, least=0)  # degrees of freedom of the innovations, 0 for normal
+    industry_shock: float = number(0.12, least=0)
+    district_shock: float = number(0.12, least=0)
+    shock_rho: float = number(0.5, above=-1, below=1)
+    effect: float = 0.4
+    ramp: list[float] = field(default_factory=lambda: [0.4, 0.8, 1.0])
+    ownership_gap: float = 0.15  # private less state
+    industry_law: str = choice("normal", "one", "clustered", "flip", default="normal")
+    industry_sd: float = number(0.15, least=0)
+    unit_sd: float = number(0.2, least=0)
+    on_scale: float = number(0.0, least=-1)  # correlation of a unit's effect with its log scale
+    cohort_effects: list[float] = field(default_factory=list)
+    jump: float = number(0.0, least=0)
+    spill_district: float = 0.5
+    spill_industry: float = 1.0
+    spill_ratio: float = 1.0
+
+
+@dataclass
+class RecoverConfig:
+    """Everything that `python -m src.recover` can be told."""
+
+    generator: GeneratorConfig = MISSING
+    likelihood: Any = MISSING
+    prior: PriorConfig = MISSING
+    sampler: SamplerConfig = MISSING
+    n: int = number(20, least=1, below=100_001)
+    designs: int = number(4, least=1, below=1001)
+    models: list[str] = field(default_factory=lambda: ["hier"], metadata={"files": "model"})
+    estimators: list[str] = field(default_factory=lambda: ["twfe_exposures", "etwfe"], metadata={"each": ESTIMATORS})
+    seed: int = number(1, least=0, below=SEEDS)
+    cores: int = number(2, least=1)
+    progress: bool = True
+    refit: bool = False
+
+
+@dataclass
 class Replacement:
     """Dictionaries given on the command line: they replace what a preset says (Hydra alone would merge them)."""
 
@@ -142,9 +213,9 @@ class Config:
     likelihood: Any = MISSING
     prior: PriorConfig = MISSING
     sampler: SamplerConfig = MISSING
-    seed: int = number(1, least=0)
+    seed: int = number(1, least=0, below=SEEDS)
     prob: float = number(0.95, above=0, below=1)
-    estimators: list[str] = field(default_factory=lambda: ["twfe", "twfe_exposures", "etwfe"])
+    estimators: list[str] = field(default_factory=lambda: list(ESTIMATORS), metadata={"each": ESTIMATORS})
     figures: bool = True
     progress: bool = True
     refit: bool = False

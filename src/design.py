@@ -2,7 +2,7 @@
 
     y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference + eps_it
 
-    tau_it = mu + path_e + cohort_g + cell_gt + sum of group terms
+    tau_it = mu + path_e + cohort_g + cell_gt + sum of group terms + unit_i
 
 `Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
 independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference).
@@ -10,6 +10,7 @@ independent of `difference`. The estimands convert (effects at zero exposure are
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
@@ -19,6 +20,9 @@ import scipy.sparse as sp
 
 from models.inputs import Block, Design
 from src.panel import Panel
+
+
+CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Regression:
         return self.design.blocks["exposure"].levels if "exposure" in self.design.blocks else ()
 
 
-def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regression, list[str]]:
+def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = False) -> tuple[Regression, list[str]]:
     """Columns for every term that the panel can carry; a level exists only where a treated row has it.
 
     Parameters
@@ -62,6 +66,8 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regressio
     panel : Panel
     shares : dict of str to array, shape (row,)
         Exposures; one that is zero throughout is left out.
+    units : bool
+        Give every adopter an effect of its own.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regressio
         pieces.append(columns)
 
     def add_treated(name: str, dim: str, labels: np.ndarray, rows: np.ndarray, predictor: dict | None = None) -> None:
-        levels, code = np.unique(labels, return_inverse=True)
+        levels, code = in_order(labels)
         indicator = sp.csr_array((np.ones(len(rows)), (treated[rows], code)), shape=(len(panel.unit), len(levels)))
         slope = None
         if predictor is not None:
@@ -106,6 +112,8 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray]) -> tuple[Regressio
     if panel.groups:
         finest = np.array(reduce(joint_labels, labels.values()))
         add_treated("group_cell", "group_cell", finest, every)
+    if units:
+        add_treated("unit", "unit", panel.units[panel.unit[treated]], every)
     later = np.flatnonzero(event_time >= 1)
     if 0 < len(later) < len(treated):
         for name in panel.groups:
@@ -140,6 +148,16 @@ def cell_labels(cohort: np.ndarray, time: np.ndarray) -> np.ndarray:
     return np.char.add(np.char.add(cohort.astype(int).astype(str), "@"), time.astype(str))
 
 
+def in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct labels, and the position of each row's; cells by cohort and period as numbers ("4@9" before "4@10")."""
+    levels, code = np.unique(labels, return_inverse=True)
+    if levels.dtype.kind != "U" or not all(re.fullmatch(CELL, level) for level in levels):
+        return levels, code
+    numbers = [[int(part) for part in level.split("@")] for level in levels]
+    order = np.lexsort(np.array(numbers).T[::-1])
+    return levels[order], np.argsort(order)[code]
+
+
 def joint_labels(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Label "C39:private" of each row."""
     return np.char.add(np.char.add(a.astype(str), ":"), b.astype(str))
@@ -158,4 +176,4 @@ def without_covariates(regression: Regression, dropped: list[str]) -> Regression
     names = tuple(panel.covariate_names[j] for j in keep)
     smaller = replace(panel, covariates=panel.covariates[:, keep], covariate_names=names)
     shares = dict(zip(regression.exposures, regression.shares.T, strict=True))
-    return build_design(smaller, shares)[0]
+    return build_design(smaller, shares, "unit" in regression.design.blocks)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
 
 import arviz as az
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 import xarray as xr
 
 RHAT, ESS, BFMI = 1.01, 400, 0.3
+NEARLY_ONE = 0.95  # an autocorrelation from which on errors are hardly told from a random walk
+FEW_CELLS = 100  # of level and period, that hardly tell the variance of shocks
 PARAMETER_RHAT = 1.05  # a spread may mix slowly where no estimand notices
 
 
@@ -90,3 +93,49 @@ def sentences(found: dict, estimands: pd.DataFrame, worst: str):
 def name(row: pd.Series) -> str:
     """An estimand in words, as "att_by industry C39"."""
     return " ".join(str(row[k]) for k in ("estimand", "group", "level") if pd.notna(row[k]))
+
+
+def errors_in_words(nuisance: dict) -> str:
+    """What the likelihood allowed errors to do, and the values estimated for it, in one sentence.
+
+    Parameters
+    ----------
+    nuisance : dict
+        As in diagnostics.json.
+    """
+    shocks = [
+        f"{of} (SD {shock['sd']:.3g}, autocorrelation {shock['phi']:.2f})" for of, shock in nuisance["shocks"].items()
+    ]
+    parts = [
+        f"autocorrelation {nuisance['rho']:.2f} within units" if nuisance["rho"] else "independent over time",
+        "an error scale for every unit" if nuisance["nu"] else "one error scale for all units",
+        f"shocks by period to each {' and '.join(shocks)}" if shocks else "no shocks shared by units",
+    ]
+    return "; ".join(parts)
+
+
+def doubts(nuisance: dict) -> Iterator[str]:
+    """Why intervals may be too narrow, seen from the errors."""
+    if not nuisance["rho"]:
+        yield (
+            "Errors are taken as independent over time: where they are correlated within a unit, as in most panels, "
+            "intervals are too narrow (likelihood.serial=ar1)."
+        )
+    if not nuisance["nu"]:
+        yield (
+            "All units share one error scale: where adopters' errors are larger, intervals are too narrow "
+            "(likelihood.scale=unit)."
+        )
+    if abs(nuisance["rho"]) >= NEARLY_ONE:
+        yield (
+            f"Errors of a unit are correlated by {nuisance['rho']:.2f} from one period to the next, hardly told from "
+            "a random walk: effects long after adoption rest on parallel trends more than on data."
+        )
+    for of, shock in nuisance["shocks"].items():
+        if shock["cells"] < FEW_CELLS:
+            yield (
+                f"The variance of shocks to {of} rests on {shock['cells']} cells: intervals of spillovers may be too "
+                "narrow."
+            )
+    if not nuisance["settled"]:
+        yield f"The estimates of the errors had not settled after {nuisance['passes']} passes."

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import CrossProducts
-from src.design import Regression, cell_labels, joint_labels
+from src.design import Regression, cell_labels, in_order, joint_labels
 from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.panel import Panel
 
@@ -151,7 +151,7 @@ def subset_averages(
     """
     panel, design = regression.panel, regression.design
     rows = np.flatnonzero(panel.treated)
-    levels, code = np.unique(labels, return_inverse=True)
+    levels, code = in_order(labels)
     weight = panel.weight[rows]
     share = sp.csr_array((weight, (code, np.arange(len(rows)))), shape=(len(levels), len(rows)))
     total = np.bincount(code, weight)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from src.collapse import Collapsed
+    from src.design import Regression
+    from src.nuisance import Errors
     from src.panel import Panel
 
 TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
@@ -38,8 +40,8 @@ def fit(config: Config) -> int:
         run = trace.run_id(posterior_settings(config), panel.sha256)
         folder = claimed(folder_of(run, config), run, config.refit)
         with stopwatch(seconds, "collapse"):
-            regression, left_out = build_design(panel, shares)
-            collapsed = collapse(regression)
+            regression, left_out = build_design(panel, shares, needs_units(config))
+            collapsed = collapse(regression, errors_of(config, regression))
         notes = [*notes, *left_out, *collapsed.notes]
         terminal.opening(panel, notes)
         tree = kept_or_sampled(config, collapsed, run, folder, seconds)
@@ -58,7 +60,8 @@ def fit(config: Config) -> int:
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, table, comparison)
         terminal.handled(lacking)
-        nuisance, notes = {"s": collapsed.s}, [*notes, *lacking]
+        nuisance = {"s": collapsed.s} | collapsed.nuisance.record(collapsed.s, len(panel.periods))
+        notes = [*notes, *lacking]
         diagnostics = diagnose.diagnose(tree, table) | {"nuisance": nuisance, "notes": notes}
         with stopwatch(seconds, "report"):
             page = report.render(config.data.name, config.model.name, panel, table, comparison, diagnostics, pictures)
@@ -82,6 +85,35 @@ def resolve(dotted: str) -> Any:
     """The function that a dotted name in a YAML file stands for."""
     module, _, name = dotted.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def errors_of(config: Config, regression: Regression) -> Errors:
+    """What the likelihood allows errors to do; shocks on every exposure that varies where none are named.
+
+    Raises
+    ------
+    UserError
+        A shock on what is neither an exposure nor a group.
+    """
+    from src.nuisance import Errors
+
+    asked, panel = config.likelihood.shocks, regression.panel
+    known = dict.fromkeys([*panel.roster.members, *panel.groups])
+    for name in asked or ():
+        if name not in known:
+            raise UserError(
+                f"likelihood.shocks names {name}, which is neither an exposure nor a group: choose from "
+                f"{', '.join(known) or 'none (the data have neither)'}"
+            )
+    shocks = regression.exposures if asked is None else asked
+    return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks))
+
+
+def needs_units(config: Config) -> bool:
+    """Whether adopters have columns of their own: wherever units have scales of their own, so that these do not depend
+    on the model, or where the model asks for them.
+    """
+    return config.likelihood.scale == "unit" or bool(getattr(config.model, "unit", False))
 
 
 def posterior_settings(config: Config) -> dict:
@@ -150,6 +182,8 @@ def build_model(config: Config, collapsed: Collapsed):
 
     priors = Priors(**{name: value for name, value in asdict(config.prior).items() if name != "name"})
     options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
+    if options.get("unit", True) is None:
+        options["unit"] = config.likelihood.scale == "unit"
     evidence = collapsed.evidence.rescale(collapsed.s)
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.compare import is_fixed, readable_scale, what_is_fixed, with_twins
+from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
 from src.panel import Panel
 
@@ -74,9 +75,9 @@ def render(
         unit="percent" if scale == "percent" else "units of the outcome",
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
-        cautions=list(cautions(rows)),
+        cautions=list(cautions(rows, diagnostics["nuisance"])),
         answers=list(answers(rows, comparison, scale, model)),
-        assumptions=assumptions(panel, exposures),
+        assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
         notes=list(notes),
@@ -285,12 +286,9 @@ def passed(diagnostics: dict) -> str:
     )
 
 
-def cautions(rows: pd.DataFrame) -> Iterator[str]:
+def cautions(rows: pd.DataFrame, nuisance: dict) -> Iterator[str]:
     """What weakens the numbers although the sampler worked."""
-    yield (
-        "The errors of this model are independent with one scale: where a unit's errors are serially correlated, as "
-        "they are in most panels, the model's intervals are too narrow."
-    )
+    yield from doubts(nuisance)
     missing = int(rows["mean"].isna().sum())
     if missing:
         yield f"{missing} of {len(rows)} estimates are not identified by the data and are left empty."
@@ -298,7 +296,7 @@ def cautions(rows: pd.DataFrame) -> Iterator[str]:
     yield from dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for note in notes if note)
 
 
-def assumptions(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
+def assumptions(panel: Panel, exposures: list[str], nuisance: dict) -> list[tuple[str, str]]:
     """What the answers rest on, none of which the sampler can check."""
     given = f" with the same {', '.join(panel.covariate_names)}" if panel.covariate_names else ""
     spillovers = (
@@ -321,9 +319,14 @@ def assumptions(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
             "may borrow from the others. Model pooled takes one effect for all; model nopool lets nothing borrow.",
         ),
         (
-            "Independent errors of one scale",
-            "Intervals are too narrow where a unit's errors are serially correlated, where units of one group share "
-            "shocks, or where scales differ between units.",
+            "Errors",
+            f"As follows, and estimated before effects were sampled: {errors_in_words(nuisance)}. Dependence of any "
+            "other kind makes intervals too narrow.",
+        ),
+        (
+            "These adopters",
+            "Averages are over the adopters in this file. For a new sample of such units their intervals are too "
+            "narrow, by the spread of effects between units over the square root of the number of adopters.",
         ),
     ]
 
@@ -352,7 +355,11 @@ def facts(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
 
 def checks(diagnostics: dict) -> list[tuple[str, str]]:
     """Diagnostics in numbers, with what they should be."""
-    nuisance = [(f"{name} (nuisance)", plain(value)) for name, value in diagnostics["nuisance"].items()]
+    known = dict(diagnostics["nuisance"])
+    shocks = known.pop("shocks")
+    nuisance = [(f"{name} (nuisance)", plain(value)) for name, value in known.items()]
+    for of, shock in shocks.items():
+        nuisance += [(f"shocks to {of}, {name} (nuisance)", plain(value)) for name, value in shock.items()]
     return [
         ("R-hat, largest over estimates", f"{diagnostics['rhat_max']:.4f} (at most 1.01)"),
         ("R-hat, largest over parameters", f"{diagnostics['parameter_rhat_max']:.4f} (at most 1.01)"),

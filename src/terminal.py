@@ -17,6 +17,7 @@ from rich.text import Text
 
 from src.compare import KEYS, is_fixed, readable_scale, what_is_fixed, with_twins
 from src.config import Config
+from src.diagnose import doubts, errors_in_words
 from src.panel import Panel, count
 
 MOST_ROWS = 24
@@ -81,10 +82,10 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     """The subgroups, the classical twin, warnings in plain words, seconds and paths."""
     out = console()
     out.print(subgroups(table, comparison))
-    out.print(
-        "errors are taken as independent with one scale: where they are not, the model's intervals are too narrow",
-        style="yellow",
-    )
+    out.print(f"errors: {errors_in_words(diagnostics['nuisance'])}")
+    out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
+    for doubt in doubts(diagnostics["nuisance"]):
+        out.print(doubt, style="yellow")
     for problem in diagnostics["problems"]:
         out.print(Text.assemble(("warning", "bold red"), f": {problem}"))
     spent = "  ".join(f"{stage} {value:.1f}" for stage, value in diagnostics["seconds"].items())

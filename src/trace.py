@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from src.collapse import Collapsed, Conditional
-from src.design import Regression
+from src.collapse import Collapsed
 
 ROOT = Path(__file__).parents[1]
 UNITLESS = ("_offset", "_length")
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
-STAGES = ("panel", "read", "validate", "encode", "synthetic", "exposure", "design", "collapse", "sample")
+STAGES = (
+    *("panel", "read", "validate", "encode", "synthetic", "exposure"),
+    *("design", "products", "nuisance", "collapse", "sample"),
+)
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 
 
@@ -47,24 +49,23 @@ def in_outcome_units(parameters: xr.Dataset, s: float) -> xr.Dataset:
     return parameters.map(lambda v: v if str(v.name).endswith(UNITLESS) else v * s, keep_attrs=True)
 
 
-def with_nuisance(posterior: xr.Dataset, regression: Regression, conditional: Conditional, seed: int) -> xr.Dataset:
+def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.Dataset:
     """Add the integrated terms, lambda_[time] (0 in the first period) and beta[covariate], drawn given the others.
 
     Parameters
     ----------
     posterior : Dataset
-        In units of the outcome, with theta and sigma.
-    regression : Regression
-    conditional : Conditional
-        Over the columns of `time`, then `covariate`, given all effect and exposure columns of the design.
+        In units of the outcome, with theta, and sigma where it is not known.
+    collapsed : Collapsed
     seed : int
     """
+    regression, conditional = collapsed.regression, collapsed.conditional
     panel, blocks = regression.panel, regression.design.blocks
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     kept = [name for name in blocks if name not in ("time", "covariate")]
     labels = regression.design.labels(tuple(kept))
     theta = posterior["theta"].reindex(column=labels, fill_value=0.0).transpose("chain", "draw", "column").to_numpy()
-    sigma = posterior["sigma"].to_numpy().ravel()
+    sigma = posterior["sigma"].to_numpy().ravel() if "sigma" in posterior else np.full(chains * draws, collapsed.s)
     rng = np.random.default_rng([seed, 1])
     eta = conditional.draw(theta.reshape(chains * draws, -1), sigma, rng).reshape(chains, draws, -1)
     periods = blocks["time"].size if "time" in blocks else 0
@@ -109,7 +110,7 @@ def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: 
         constant["exposure_centre"] = xr.DataArray(regression.exposure_centre, dims="exposure")
         constant = constant.assign_coords(exposure=list(regression.exposures))
     groups = {
-        "posterior": with_nuisance(posterior, regression, collapsed.conditional, seed),
+        "posterior": with_nuisance(posterior, collapsed, seed),
         "sample_stats": sampled["sample_stats"].to_dataset(),
         "prior": in_outcome_units(sampled["prior"].to_dataset(), s),
         "observed_data": observed,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from src.diagnose import diagnose, fraction_of_missing_information
+from src.diagnose import diagnose, doubts, errors_in_words, fraction_of_missing_information
 
 CHAINS, DRAWS = 4, 1000
 
@@ -75,3 +75,33 @@ def test_cells_are_judged_where_an_estimand_averages_them():
 def test_fraction_of_missing_information_is_two_for_independent_energies():
     energy = np.random.default_rng(4).normal(size=(2, 50_000))
     np.testing.assert_allclose(fraction_of_missing_information(energy), 2.0, rtol=0.03)
+
+
+def errors_of(**changes) -> dict:
+    shocks = {"district": {"sd": 0.12, "phi": 0.5, "cells": 500}}
+    return {"s": 1.0, "rho": 0.6, "nu": 3.0, "shocks": shocks, "passes": 7, "settled": True} | changes
+
+
+def test_errors_are_said_with_their_values():
+    said = errors_in_words(errors_of())
+    assert "0.60" in said
+    assert "district (SD 0.12, autocorrelation 0.50)" in said
+    plain = errors_in_words(errors_of(rho=0.0, nu=None, shocks={}))
+    assert plain == "independent over time; one error scale for all units; no shocks shared by units"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rho": 0.0}, "independent over time"),
+        ({"nu": None}, "one error scale"),
+        ({"rho": 0.97}, "hardly told from a random walk"),
+        ({"shocks": {"district": {"sd": 0.1, "phi": 0.2, "cells": 40}}}, "rests on 40 cells"),
+        ({"settled": False}, "had not settled after 7 passes"),
+    ],
+)
+def test_each_doubt_about_the_errors_is_said(changes, words):
+    assert list(doubts(errors_of())) == []
+    found = list(doubts(errors_of(**changes)))
+    assert len(found) == 1
+    assert words in found[0]

@@ -21,10 +21,14 @@ from tests.test_figure import (
 )
 from tests.worlds import staggered
 
+NUISANCE = {
+    **{"s": 0.51, "rho": 0.6, "nu": 3.1, "scale_never": 0.4, "scale_ever": 0.5, "passes": 7, "settled": True},
+    "shocks": {"district": {"sd": 0.12, "phi": 0.44, "cells": 560}},
+}
 DIAGNOSTICS = {
     **{"ok": True, "problems": [], "rhat_max": 1.003, "ess_bulk_min": 900.0, "ess_tail_min": 800.0},
     **{"parameter_rhat_max": 1.004, "divergences": 0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
-    **{"nuisance": {"s": 0.51}, "notes": ["3 rows without outcome dropped"]},
+    **{"nuisance": NUISANCE, "notes": ["3 rows without outcome dropped"]},
 }
 VOID = {"meta", "img"}
 
@@ -132,9 +136,12 @@ def test_spillovers_are_modelled_or_their_absence_is_assumed():
     assert "at zero exposure" in page
 
 
-def test_serial_correlation_data_and_diagnostics_are_told():
+def test_errors_data_and_diagnostics_are_told():
     page = text_of(page_of())
-    assert "serially correlated" in page
+    assert "autocorrelation 0.60 within units; an error scale for every unit" in page
+    assert "shocks by period to each district (SD 0.12, autocorrelation 0.44)" in page
+    assert "Errors are taken as independent" not in page
+    assert "shocks to district, sd (nuisance) 0.12" in page
     assert "3 rows without outcome dropped" in page
     assert "units 30 periods 8, from 1 to 8" in page
     assert "s (nuisance) 0.51" in page

@@ -19,7 +19,8 @@ from tests.test_figure import (
 from tests.worlds import staggered
 
 MARKUP = ["[bold]x[/bold]", "[/]", "[red]", ":smile:", "a\\", "[link=a]y[/link]"]
-DIAGNOSTICS = {"problems": [], "seconds": {"total": 1.0}}
+ERRORS = {"rho": 0.6, "nu": 3.0, "shocks": {}, "passes": 7, "settled": True}
+DIAGNOSTICS = {"problems": [], "seconds": {"total": 1.0}, "nuisance": ERRORS}
 
 
 def printed(table, comparison, capsys) -> str:
@@ -95,3 +96,15 @@ def test_smaller_levels_and_what_is_fixed_are_both_said(capsys):
 def test_intervals_bear_their_mass(capsys):
     table = table_of([ATT]).assign(prob=0.955)
     assert "95.5% interval" in printed(table, comparison_of(table), capsys)
+
+
+def test_what_errors_may_not_do_is_a_warning(capsys, tmp_path):
+    table = table_of([ATT])
+    said = []
+    for errors in (ERRORS, ERRORS | {"rho": 0.0, "nu": None}):
+        terminal.closing(table, comparison_of(table), DIAGNOSTICS | {"nuisance": errors}, tmp_path)
+        said.append(" ".join(capsys.readouterr().out.split()))
+    assert "errors: autocorrelation 0.60 within units; an error scale for every unit" in said[0]
+    assert "too narrow (likelihood" not in said[0]
+    assert "too narrow (likelihood.serial=ar1)" in said[1]
+    assert "too narrow (likelihood.scale=unit)" in said[1]

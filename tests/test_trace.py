@@ -94,7 +94,7 @@ def test_flat_limit_of_beta_is_least_squares():
             "sigma": (("chain", "draw"), np.full(mu.shape, sigma)),
         }
     )
-    found = trace.with_nuisance(posterior, collapsed.regression, collapsed.conditional, 1)
+    found = trace.with_nuisance(posterior, collapsed, 1)
     from tests.test_collapse import feols
 
     columns = np.column_stack([panel.covariates, panel.treated])

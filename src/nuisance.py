@@ -1,0 +1,469 @@
+"""Estimate what the likelihood needs to know of the errors before effects are sampled.
+
+    y_it = alpha_i + lambda_t + x_it'beta + z_it'theta + sum over shock groups of u_{k(i) t} + eps_it
+    eps_i ~ Normal(0, scale_i^2 W^-1/2 R_i W^-1/2),     R_i[t, s] = rho^|t - s|
+    scale_i^2 ~ scaled-inverse-chi^2(nu, s0),           s0 of ever-treated and never-treated units apart
+    u_k ~ Normal(0, sd^2 Q),                            Q[t, s] = phi^|t - s|
+
+`theta` are the columns of all effects, under Normal priors that do not depend on the model. Each pass
+
+1. solves for all coefficients at the current nuisance parameters, and draws from their posterior, so that the residual
+   r_i carries its own uncertainty: E_i = E[r_i r_i']; the spreads of pooled terms follow by expected likelihood;
+2. maximises over rho, nu and s0 the firm-level multivariate-t likelihood with alpha_i integrated out,
+
+       sum_i l_i + lnG((nu + p_i) / 2) - lnG(nu / 2) + nu/2 ln(nu s0) - (nu + p_i)/2 ln(nu s0 + q_i),
+
+   q_i = tr(M_i E_i), l_i = -(log|R_i| + log 1'R_i^-1 1) / 2, p_i = rows - 1: restricted likelihood in kind, because
+   the profile estimate of rho is biased by about -(1 + rho)/T;
+3. updates each shock's phi by its expected likelihood and its variance by MacKay's fixed point,
+   sd^2 = sum u'Q^-1 u / (cells - tr(Q^-1 Cov u) / sd^2 - 3), the 3 turning the mode into the mean under a flat prior.
+
+Then weights w_i = E[(nu + p_i) / (nu s0 + r_i'M_i r_i)] over those draws, times (nu + p_i) / (nu + p_i + 2): the
+information about location in a p-variate t is that much smaller than the plug-in weights suggest.
+
+Source: Harville (1977) for restricted likelihood; MacKay (1992) for the update; Lange, Little & Taylor (1989) for the
+multivariate t and its information. Measured in docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from scipy import optimize
+from scipy.special import gammaln
+
+from src.design import Regression
+from src.panel import Panel
+from src.products import ar1_bands, ar1_precision, centred_within, eliminate_blocks, within_products
+
+PASSES, SETTLED = 40, 0.004
+ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
+MOST_RHO, MOST_PHI = 0.98, 0.95
+NU = (1.0, 200.0)
+LEAST_UNITS = 10  # ever- or never-treated units that can tell a scale of their own
+LEAST_SD = 1e-3
+WEAK = {"mu": 10.0, "exposure": 5.0, "time": 1e4, "covariate": 1e4}  # prior SDs in units of s; 1 for all else
+FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "covariate")  # the others' are estimated
+LEAST_LEVELS = 5  # from which on a spread is estimated
+TYPICAL = 0.5  # spread that one more level would have
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What the likelihood allows errors to do.
+
+    Attributes
+    ----------
+    serial : {"none", "ar1"}
+    scale : {"common", "unit"}
+    shocks : tuple of str
+        Exposures or groups whose levels have shocks of their own in every period.
+    """
+
+    serial: str = "none"
+    scale: str = "common"
+    shocks: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Independent errors of one scale: nothing to estimate beforehand."""
+        return self.serial == "none" and self.scale == "common" and not self.shocks
+
+
+@dataclass(frozen=True)
+class Shock:
+    """Shocks to every level of a classification in every period.
+
+    Attributes
+    ----------
+    code : array of int, shape (unit,)
+    levels : int
+    sd : float
+        In units of s.
+    phi : float
+        Autocorrelation from one period to the next.
+    """
+
+    code: np.ndarray
+    levels: int
+    sd: float = 0.3
+    phi: float = 0.3
+
+    def record(self, s: float, periods: int) -> dict:
+        """The values for diagnostics.json, the SD in units of the outcome."""
+        return {"sd": self.sd * s, "phi": self.phi, "cells": self.levels * periods}
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """Estimated nuisance parameters, scales in units of s.
+
+    Attributes
+    ----------
+    rho : float
+    nu : float
+        inf where all units have one scale.
+    never, ever : float
+        Typical scale of never-treated and of ever-treated units, sqrt(s0).
+    weight : array, shape (unit,)
+        (s / scale_i)^2, information factor included.
+    log_scale : array, shape (unit,)
+        Shrunken log(scale_i / s).
+    shocks : dict of str to Shock
+    spreads : dict of str to float
+        Prior SD of the coefficients of each block of the design.
+    passes : int
+    settled : bool
+    """
+
+    rho: float
+    nu: float
+    never: float
+    ever: float
+    weight: np.ndarray
+    log_scale: np.ndarray
+    shocks: dict[str, Shock]
+    spreads: dict[str, float]
+    passes: int = 0
+    settled: bool = True
+
+    def record(self, s: float, periods: int) -> dict:
+        """The values for diagnostics.json, scales in units of the outcome."""
+        shocks = {name: shock.record(s, periods) for name, shock in self.shocks.items()}
+        return {
+            "rho": self.rho,
+            "nu": self.nu if np.isfinite(self.nu) else None,
+            "scale_never": self.never * s,
+            "scale_ever": self.ever * s,
+            "shocks": shocks,
+            "passes": self.passes,
+            "settled": self.settled,
+        }
+
+
+def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
+    """Nuisance parameters of the errors of a regression.
+
+    Parameters
+    ----------
+    regression : Regression
+    errors : Errors
+    s : float
+        Residual SD of the saturated fit.
+
+    Notes
+    -----
+    The same random numbers serve every pass and every call, so that equal data give equal estimates.
+    """
+    panel = regression.panel
+    work = Workspace.of(regression, errors, s)
+    now = Nuisance(
+        rho=0.3 if errors.serial == "ar1" else 0.0,
+        nu=4.0 if errors.scale == "unit" else np.inf,
+        never=1.0,
+        ever=1.0,
+        weight=np.ones(len(panel.units)),
+        log_scale=np.zeros(len(panel.units)),
+        shocks=work.shocks,
+        spreads={name: WEAK.get(name, 1.0) for name in work.blocks},
+    )
+    if errors.plain:
+        return now
+    for done in range(1, PASSES + 1):
+        before = now
+        coefficients = solve(work, now)
+        now = update_units(work, coefficients, now, errors)
+        now = update_spreads(work, coefficients, update_shocks(work, coefficients, now))
+        moved = distance(before, now)
+        if moved < SETTLED and done > 2:
+            break
+    now = replace(now, passes=done, settled=bool(moved < SETTLED))
+    if errors.scale == "unit":
+        rows = np.bincount(panel.unit)
+        now = replace(now, weight=now.weight * (now.nu + rows - 1) / (now.nu + rows + 1))
+    return now
+
+
+def distance(a: Nuisance, b: Nuisance) -> float:
+    """Largest change from one pass to the next, each parameter on the scale on which it matters."""
+    changes = [b.rho - a.rho, np.log(b.never / a.never), np.log(b.ever / a.ever)]
+    for name, shock in b.shocks.items():
+        changes += [shock.sd - a.shocks[name].sd, 0.2 * (shock.phi - a.shocks[name].phi)]
+    if np.isfinite(b.nu):
+        changes.append(0.2 * np.log(b.nu / a.nu))
+    return float(np.max(np.abs(changes)))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every pass uses, outcome in units of s.
+
+    Attributes
+    ----------
+    panel : Panel
+    columns : sparse array, shape (row, column)
+        Shocks (the classification with most levels first), then effects, exposures, covariates and periods.
+    outcome : array, shape (row,)
+        Less its mean within the unit.
+    shocks : dict of str to Shock
+        In the order of their columns.
+    gaps : array, shape (period - 1,)
+        Calendar distance from one period to the next.
+    blocks : dict of str to slice
+        Where each block of the design stands among the columns.
+    ever : array of bool, shape (unit,)
+        Ever treated here, where both kinds have units enough to tell a scale of their own.
+    start : array of int, shape (unit,)
+        First row of each unit.
+    root : array, shape (row,)
+        Square root of the panel's weights.
+    draws : int
+        From the posterior of the coefficients, in every pass.
+    """
+
+    panel: Panel
+    columns: sp.csr_array
+    outcome: np.ndarray
+    shocks: dict[str, Shock]
+    gaps: np.ndarray
+    blocks: dict[str, slice]
+    ever: np.ndarray
+    start: np.ndarray
+    root: np.ndarray
+    draws: int
+
+    @classmethod
+    def of(cls, regression: Regression, errors: Errors, s: float) -> Workspace:
+        """The workspace of a regression."""
+        panel, design = regression.panel, regression.design
+        shocks = shocks_of(panel, errors.shocks)
+        names = tuple(name for name in design.blocks if name not in ("group_cell",))
+        pieces = [shock_columns(panel, shock) for shock in shocks.values()]
+        columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(names)]], format="csr"))
+        ends = np.cumsum([sum(piece.shape[1] for piece in pieces), *(design.blocks[name].size for name in names)])
+        adopters = np.isin(np.arange(len(panel.units)), panel.unit[panel.treated])
+        enough = min(adopters.sum(), (~adopters).sum()) >= LEAST_UNITS
+        return cls(
+            panel,
+            columns,
+            centred_within(panel.outcome, panel.unit) / s,
+            shocks,
+            np.diff(panel.periods),
+            {name: slice(a, b) for name, a, b in zip(names, ends[:-1].tolist(), ends[1:].tolist(), strict=True)},
+            adopters & enough,
+            np.flatnonzero(np.r_[True, panel.unit[1:] != panel.unit[:-1]]),
+            np.sqrt(panel.weight),
+            int(np.clip(ENTRIES // len(panel.unit), LEAST_DRAWS, MOST_DRAWS)),
+        )
+
+
+def shocks_of(panel: Panel, names: tuple[str, ...]) -> dict[str, Shock]:
+    """Classifications of the units by name, an exposure's before a group's, most levels first."""
+    found = {}
+    for name in names:
+        members = panel.roster.members[name][panel.roster.position] if name in panel.roster.members else None
+        _, code = np.unique(panel.groups[name].code if members is None else members, return_inverse=True)
+        found[name] = Shock(code, int(code.max()) + 1)
+    return dict(sorted(found.items(), key=lambda item: -item[1].levels))
+
+
+def shock_columns(panel: Panel, shock: Shock) -> sp.csr_array:
+    """Indicator of every level x period, a level's periods together, shape (row, level * period)."""
+    periods = panel.periods
+    column = shock.code[panel.unit] * len(periods) + np.searchsorted(periods, panel.time)
+    rows = np.arange(len(column))
+    return sp.csr_array((np.ones(len(rows)), (rows, column)), shape=(len(rows), shock.levels * len(periods)))
+
+
+def shock_precision(gaps: np.ndarray, shock: Shock) -> np.ndarray:
+    """Prior precision of the shocks of one level, (sd^2 Q)^-1, shape (period, period), in units of s."""
+    diagonal, beside, _ = ar1_bands(np.zeros(len(gaps) + 1, dtype=int), np.r_[0, np.cumsum(gaps)], shock.phi)
+    return (np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)) / shock.sd**2
+
+
+def precision_of(panel: Panel, nuisance: Nuisance) -> sp.csr_array:
+    """Precision of the errors, shape (row, row), in units of 1 / s^2."""
+    return ar1_precision(panel.unit, panel.time, panel.weight * nuisance.weight[panel.unit], nuisance.rho)
+
+
+def solve(work: Workspace, now: Nuisance) -> np.ndarray:
+    """Posterior of all coefficients at given nuisance parameters, shape (column, 1 + draw).
+
+    The mean comes first; the draws are deviations from it, divided by the square root of their number, so that sums of
+    squares over columns are posterior second moments.
+    """
+    periods = len(work.gaps) + 1
+    stacked = sp.csr_array(sp.hstack([work.columns, sp.csr_array(work.outcome[:, None])], format="csr"))
+    products = within_products(stacked, work.panel.unit, precision_of(work.panel, now))
+    shocks = list(now.shocks.values())
+    first = shocks[0].levels * periods if shocks else 0
+    if shocks:
+        rest, blocks = eliminate_blocks(products, shocks[0].levels, periods, shock_precision(work.gaps, shocks[0]))
+    else:
+        rest, blocks = products.toarray(), None
+    gram, moment = rest[:-1, :-1].copy(), rest[:-1, -1]
+    at = 0
+    for shock in shocks[1:]:
+        prior = shock_precision(work.gaps, shock)
+        for _ in range(shock.levels):
+            gram[at : at + periods, at : at + periods] += prior
+            at += periods
+    for name, block in work.blocks.items():
+        own = np.arange(block.start - first, block.stop - first)
+        gram[own, own] += now.spreads[name] ** -2.0
+    lower = scipy.linalg.cholesky(gram, lower=True)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((len(gram), work.draws)) / np.sqrt(work.draws)
+    mean = scipy.linalg.cho_solve((lower, True), moment)
+    others = np.column_stack([mean, scipy.linalg.solve_triangular(lower, noise, lower=True, trans="T")])
+    if blocks is None:
+        return others
+    pull = blocks.cross.reshape(first, -1) @ others
+    target = (
+        np.column_stack([blocks.moment.ravel(), rng.standard_normal((first, work.draws)) / np.sqrt(work.draws)]) - pull
+    )
+    drawn = blocks.factor @ target.reshape(shocks[0].levels, periods, -1)
+    return np.vstack([drawn.reshape(first, -1), others])
+
+
+def quadratic_forms(work: Workspace, residual: np.ndarray, rho: float) -> np.ndarray:
+    """r'M_i r of every unit and column at a given rho, shape (unit, column), scales and shocks apart.
+
+    Parameters
+    ----------
+    work : Workspace
+    residual : array, shape (row, column)
+    rho : float
+    """
+    diagonal, beside, _ = ar1_bands(work.panel.unit, work.panel.time, rho)
+    weighted = work.root[:, None] * residual
+    ahead = np.vstack([weighted[1:], np.zeros((1, weighted.shape[1]))])
+    own = np.add.reduceat(weighted * (diagonal[:, None] * weighted + 2 * beside[:, None] * ahead), work.start, axis=0)
+    ones, total = weighted_ones(work, rho)
+    sums = np.add.reduceat(ones[:, None] * weighted, work.start, axis=0)
+    return np.maximum(own - sums**2 / total[:, None], 0.0)
+
+
+def weighted_ones(work: Workspace, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """R^-1 W^1/2 1, shape (row,), and 1'W^1/2 R^-1 W^1/2 1 of every unit, shape (unit,)."""
+    diagonal, beside, _ = ar1_bands(work.panel.unit, work.panel.time, rho)
+    root = work.root
+    ones = diagonal * root + beside * np.r_[root[1:], 0.0] + np.r_[0.0, beside[:-1] * root[:-1]]
+    return ones, np.add.reduceat(ones * root, work.start)
+
+
+def log_determinant(work: Workspace, rho: float) -> float:
+    """sum_i l_i = -(log|R_i| + log 1'R_i^-1 1) / 2."""
+    innovation = ar1_bands(work.panel.unit, work.panel.time, rho)[2]
+    return float(-0.5 * (np.log(innovation).sum() + np.log(weighted_ones(work, rho)[1]).sum()))
+
+
+def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
+    """Maximise the unit-level likelihood over rho, then over nu and the typical scales; renew the weights."""
+    fit = work.columns @ coefficients
+    centre, deviation = work.outcome - fit[:, 0], fit[:, 1:]
+    moments = np.column_stack([centre, deviation])
+    free = np.bincount(work.panel.unit) - 1.0
+    rho = now.rho
+    if errors.serial == "ar1" and (free >= 2).any():
+
+        def loss(candidate: float) -> float:
+            q = quadratic_forms(work, moments, candidate).sum(axis=1)
+            likelihood = t_likelihood(q, free, work.ever, now.nu, now.never**2, now.ever**2)
+            return -log_determinant(work, candidate) - likelihood
+
+        within = (-MOST_RHO, MOST_RHO)
+        rho = float(optimize.minimize_scalar(loss, bounds=within, method="bounded", options={"xatol": 1e-3}).x)
+    q = quadratic_forms(work, moments, rho).sum(axis=1)
+    nu, never, ever = typical_scales(q, free, work.ever, errors.scale)
+    s0 = np.where(work.ever, ever, never)
+    weight = 1 / s0
+    if np.isfinite(nu):
+        drawn = quadratic_forms(work, centre[:, None] - np.sqrt(deviation.shape[1]) * deviation, rho)
+        weight = np.mean((nu + free)[:, None] / ((nu * s0)[:, None] + drawn), axis=1)
+    return replace(
+        now,
+        rho=rho,
+        nu=nu,
+        never=float(np.sqrt(never)),
+        ever=float(np.sqrt(ever if work.ever.any() else never)),
+        weight=weight,
+        log_scale=-0.5 * np.log(weight),
+    )
+
+
+def t_likelihood(q: np.ndarray, free: np.ndarray, ever: np.ndarray, nu: float, never: float, treated: float) -> float:
+    """Log likelihood of unit-level quadratic forms, less what does not depend on rho, nu or s0."""
+    s0 = np.where(ever, treated, never)
+    if np.isinf(nu):
+        return float(-0.5 * (free * np.log(s0) + q / s0).sum())
+    return float(
+        (
+            gammaln((nu + free) / 2)
+            - gammaln(nu / 2)
+            + nu / 2 * np.log(nu * s0)
+            - (nu + free) / 2 * np.log(nu * s0 + q)
+        ).sum()
+    )
+
+
+def typical_scales(q: np.ndarray, free: np.ndarray, ever: np.ndarray, scale: str) -> tuple[float, float, float]:
+    """nu and s0 of never-treated and ever-treated units, the latter's equal to the former's where none is apart."""
+    if scale == "common":
+        s0 = float(q.sum() / free.sum())
+        return np.inf, s0, s0
+    several = ever.any()
+
+    def loss(x: np.ndarray) -> float:
+        return -t_likelihood(q, free, ever, np.exp(x[0]), np.exp(x[1]), np.exp(x[-1]))
+
+    middle = np.log(max(np.median(q[free > 0] / free[free > 0]), 1e-9))
+    start = np.array([np.log(5.0), *[middle] * (1 + several)])
+    bounds = [(np.log(NU[0]), np.log(NU[1]))] + [(middle - 8, middle + 8)] * (1 + several)
+    best = optimize.minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
+    return float(np.exp(best[0])), float(np.exp(best[1])), float(np.exp(best[-1]))
+
+
+def update_shocks(work: Workspace, coefficients: np.ndarray, now: Nuisance) -> Nuisance:
+    """Autocorrelation of the shocks by expected likelihood, variances by MacKay's fixed point."""
+    periods = len(work.gaps) + 1
+    at, shocks = 0, {}
+    for name, shock in now.shocks.items():
+        mine = coefficients[at : at + shock.levels * periods].reshape(shock.levels, periods, -1)
+        at += shock.levels * periods
+        shocks[name] = update_shock(mine, work.gaps, shock)
+    return replace(now, shocks=shocks)
+
+
+def update_spreads(work: Workspace, coefficients: np.ndarray, now: Nuisance) -> Nuisance:
+    """Prior SDs of the terms that are pooled, by expected likelihood, as if one more level had the typical spread."""
+    spreads = dict(now.spreads)
+    for name, block in work.blocks.items():
+        levels = block.stop - block.start
+        if name not in FIXED and levels >= LEAST_LEVELS:
+            spreads[name] = float(np.sqrt((np.sum(coefficients[block] ** 2) + TYPICAL**2) / (levels + 1)))
+    return replace(now, spreads=spreads)
+
+
+def update_shock(drawn: np.ndarray, gaps: np.ndarray, shock: Shock) -> Shock:
+    """One shock group; `drawn` has shape (level, period, 1 + draw), the mean first, deviations after it."""
+    levels, periods = drawn.shape[:2]
+    cells = levels * periods
+
+    def quadratic(part: np.ndarray, phi: float) -> float:
+        unscaled = shock_precision(gaps, replace(shock, sd=1.0, phi=phi))
+        return float(np.einsum("lpj,pq,lqj->", part, unscaled, part))
+
+    time = np.r_[0, np.cumsum(gaps)]
+
+    def loss(phi: float) -> float:
+        innovation = ar1_bands(np.zeros(periods, dtype=int), time, phi)[2]
+        return 0.5 * levels * np.log(innovation).sum() + 0.5 * cells * np.log(quadratic(drawn, phi) / cells)
+
+    phi = float(optimize.minimize_scalar(loss, bounds=(-0.5, MOST_PHI), method="bounded").x)
+    known = cells - quadratic(drawn[..., 1:], phi) / shock.sd**2 - 3
+    variance = quadratic(drawn[..., :1], phi) / max(known, 0.02 * cells)
+    return replace(shock, phi=phi, sd=float(max(np.sqrt(variance), LEAST_SD)))

@@ -1,0 +1,60 @@
+"""The full Gaussian model in plain PyMC: nothing collapsed, nothing estimated beforehand.
+
+    y_it = alpha_i + lambda_t + x_it'beta + u_kt + v_ct + z_it'theta + eps_it
+    eps_i ~ AR(1) of correlation rho at calendar distance, SD scale_i;  scale_i^-2 ~ Gamma(nu/2, nu s0/2)
+    u_k ~ AR(1) of correlation phi, SD sd
+
+with rho, nu, s0 (of ever- and never-treated units), sd, phi, scale_i, alpha_i and all shocks sampled. Thousands of
+parameters: an oracle for a few hundred units, outcome in units of s.
+"""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from models import hier, likelihoods, spillovers
+from src.nuisance import Errors, shocks_of
+
+
+def build(regression, errors: Errors, s: float, priors, **options) -> pm.Model:
+    panel, design = regression.panel, regression.design
+    units, periods = len(panel.units), panel.periods
+    time = np.searchsorted(periods, panel.time)
+    first = np.r_[True, panel.unit[1:] != panel.unit[:-1]]
+    step = np.where(first, 1, np.r_[1, np.diff(panel.time)])
+    adopters = np.isin(np.arange(units), panel.unit[panel.treated]).astype(int)
+    options = {"path": "increments", "tails": "normal", "late": True, "interactions": True, "unit": True} | options
+    y = panel.outcome / s
+    y = y - y.mean()
+    with pm.Model(coords=likelihoods.coords(design)) as model:
+        terms = hier.effects_of(design, priors, **options) | spillovers.slopes(design, priors)
+        names = tuple(terms)
+        columns = regression.matrix[:, design.columns(names)]
+        rows = np.flatnonzero(np.diff(columns.indptr))
+        theta = pt.concatenate([pt.atleast_1d(term) for term in terms.values()])
+        pm.Deterministic("theta", theta)
+        nuisance = tuple(name for name in ("time", "covariate") if name in design.blocks)
+        flat = pm.Normal("flat", 0, 30, shape=len(design.columns(nuisance)))
+        alpha = pm.Normal("alpha", 0, 30, shape=units)
+        fit = alpha[panel.unit] + pt.dot(regression.matrix[:, design.columns(nuisance)].toarray(), flat)
+        fit = pt.inc_subtensor(fit[rows], pt.dot(columns[rows].toarray(), theta))
+        for name, shock in shocks_of(panel, errors.shocks).items():
+            sd, phi = pm.HalfNormal(f"sd_shock_{name}", 1), pm.Uniform(f"phi_{name}", -0.5, 0.95)
+            raw = pm.Normal(f"shock_{name}", shape=(shock.levels, len(periods)))
+            series = [raw[:, 0]]
+            for t in range(1, len(periods)):
+                a = phi ** (periods[t] - periods[t - 1])
+                series.append(a * series[-1] + pt.sqrt(1 - a**2) * raw[:, t])
+            fit = fit + sd * pt.stack(series, axis=1)[shock.code[panel.unit], time]
+        rho = pm.Uniform("rho", -0.98, 0.98)
+        nu = pm.Uniform("log_nu", 0, np.log(200))
+        s0 = pm.LogNormal("s0", 0, 1, shape=2)[adopters]
+        half = pt.exp(nu) / 2
+        weight = pm.Gamma("weight", half, half, shape=units) / s0
+        residual = y - fit
+        before = pt.concatenate([[0.0], residual[:-1]])
+        a = pt.switch(first, 0.0, rho**step)
+        variance = (1 - a**2) / (weight[panel.unit] * panel.weight)
+        whitened = residual - a * before * np.sqrt(np.r_[1.0, panel.weight[:-1]] / panel.weight)
+        pm.Potential("outcome", -0.5 * pt.sum(pt.log(variance) + whitened**2 / variance))
+    return model

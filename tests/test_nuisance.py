@@ -1,0 +1,149 @@
+"""What is estimated of the errors: recovered where it is known, and the likelihood against dense algebra."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+
+from src.collapse import collapse
+from src.design import build_design
+from src.exposure import row_shares
+from src.nuisance import (
+    Errors,
+    Shock,
+    Workspace,
+    log_determinant,
+    quadratic_forms,
+    shock_precision,
+    t_likelihood,
+    update_shock,
+)
+from src.synthetic import ar1
+from tests.worlds import panel_of, staggered
+
+FULL = Errors("ar1", "unit", ("county",))
+
+
+def world(units=600, periods=10, rho=0.6, spread=0.5, ever=0.4, shock=0.3, phi=0.5, seed=0):
+    """AR(1) errors of unequal scales, larger among adopters, shocks to 25 counties, gaps and late entries."""
+    rng = np.random.default_rng(seed)
+    cohort = rng.choice([4, 6, np.inf], units, p=[0.1, 0.1, 0.8])
+    county = rng.integers(0, 25, units)
+    adopter = np.isfinite(cohort)
+    scale = np.exp(spread * rng.standard_normal(units) + ever * adopter)
+    errors = scale[:, None] * ar1(rng.standard_normal((units, periods)), rho)
+    outcome = errors + shock * ar1(rng.standard_normal((25, periods)), phi)[county] + rng.standard_normal((units, 1))
+    outcome += 0.5 * (np.arange(1, periods + 1) >= cohort[:, None])
+    seen = rng.random((units, periods)) > 0.1
+    unit, period = np.nonzero(seen)
+    return panel_of(unit, period + 1, cohort, outcome[unit, period], members={"county": county})
+
+
+def estimate(panel, errors=FULL):
+    regression = build_design(panel, row_shares(panel)[0], units=True)[0]
+    return collapse(regression, errors)
+
+
+def test_parameters_of_the_errors_are_recovered():
+    collapsed = estimate(world())
+    found, s = collapsed.nuisance, collapsed.s
+    assert found.settled
+    assert found.rho == pytest.approx(0.6, abs=0.05)
+    assert found.shocks["county"].sd * s == pytest.approx(0.3, abs=0.06)
+    assert found.shocks["county"].phi == pytest.approx(0.5, abs=0.2)
+    assert np.log(found.ever / found.never) == pytest.approx(0.4, abs=0.15)
+    assert 2 < found.nu < 8  # log-normal scales of spread .5 are about a t with 4 to 5 degrees of freedom
+
+
+def test_short_panels_do_not_bias_the_autocorrelation():
+    """The profile estimate over five periods would be about .6 - (1 + .6)/5 = .28."""
+    rho = [estimate(world(periods=5, shock=0.0, seed=seed), Errors("ar1", "common")).nuisance.rho for seed in range(6)]
+    assert np.mean(rho) == pytest.approx(0.6, abs=0.05)
+
+
+def test_equal_scales_are_found_equal():
+    found = estimate(world(spread=0.0, ever=0.0, shock=0.0), Errors("ar1", "unit")).nuisance
+    assert found.nu > 40
+    assert np.std(found.log_scale) < 0.05
+
+
+def test_absent_shocks_are_found_absent():
+    collapsed = estimate(world(shock=0.0))
+    assert collapsed.nuisance.shocks["county"].sd * collapsed.s < 0.15
+
+
+def test_independent_errors_of_one_scale_need_no_estimates():
+    panel = staggered(seed=3)
+    plain = estimate(panel, Errors())
+    assert plain.nuisance.passes == 0
+    assert not plain.evidence.sigma_known
+    np.testing.assert_array_equal(plain.nuisance.weight, 1.0)
+
+
+def test_rescaled_outcome_rescales_scales_and_changes_nothing_else():
+    panel = world(units=200)
+    one, other = estimate(panel), estimate(replace(panel, outcome=1000 * panel.outcome))
+    assert other.nuisance.rho == pytest.approx(one.nuisance.rho, rel=1e-6)
+    np.testing.assert_allclose(other.nuisance.weight, one.nuisance.weight, rtol=1e-5)
+    record, larger = one.nuisance.record(one.s, 10), other.nuisance.record(other.s, 10)
+    assert larger["scale_ever"] == pytest.approx(1000 * record["scale_ever"], rel=1e-5)
+    assert larger["shocks"]["county"]["sd"] == pytest.approx(1000 * record["shocks"]["county"]["sd"], rel=1e-5)
+    in_s = [c.evidence.rescale(c.s) for c in (one, other)]
+    np.testing.assert_allclose(in_s[1].moment, in_s[0].moment, rtol=1e-4, atol=1e-6)
+
+
+def test_calendar_does_not_matter():
+    panel = world(units=200)
+    later = replace(panel, time=panel.time + 1990, cohort=panel.cohort + 1990)
+    later = replace(later, roster=replace(panel.roster, cohort=panel.roster.cohort + 1990))
+    one, other = estimate(panel), estimate(later)
+    np.testing.assert_allclose(other.evidence.gram, one.evidence.gram, rtol=1e-6, atol=1e-9)
+
+
+def test_unit_likelihood_is_the_dense_multivariate_t_with_the_intercept_integrated_out():
+    """Density of contrasts C r, C orthonormal to 1, under a multivariate t: same up to what rho, nu, s0 do not move."""
+    panel = world(units=12, periods=6)
+    work = Workspace.of(build_design(panel, row_shares(panel)[0])[0], FULL, 1.0)
+    residual = np.random.default_rng(1).normal(size=len(panel.unit))
+    free = np.bincount(panel.unit) - 1.0
+
+    def found(rho, nu, s0):
+        q = quadratic_forms(work, residual[:, None], rho)[:, 0]
+        return log_determinant(work, rho) + t_likelihood(q, free, np.zeros(12, dtype=bool), nu, s0, s0)
+
+    def dense(rho, nu, s0):
+        total = 0.0
+        for i in range(12):
+            mine = panel.unit == i
+            time, r = panel.time[mine], residual[mine]
+            if len(time) < 2:
+                continue
+            contrast = np.linalg.svd(np.ones((1, len(time))))[2][1:]
+            shape = contrast @ (rho ** np.abs(np.subtract.outer(time, time))) @ contrast.T
+            p, z = len(shape), contrast @ r
+            q = z @ np.linalg.solve(shape, z) / s0
+            total += gammaln((nu + p) / 2) - gammaln(nu / 2) - p / 2 * np.log(nu * np.pi * s0)
+            total += -0.5 * np.linalg.slogdet(shape)[1] - (nu + p) / 2 * np.log1p(q / nu)
+        return total
+
+    points = [(0.2, 3.0, 1.0), (0.7, 8.0, 0.5), (0.5, 2.0, 2.0), (0.9, 30.0, 1.3)]
+    gaps = [found(*point) - dense(*point) for point in points]
+    assert np.ptp(gaps) < 1e-8
+
+
+def test_prior_of_shocks_is_the_inverse_of_their_covariance_across_gaps():
+    gaps = np.array([1, 3, 1])
+    time = np.r_[0, np.cumsum(gaps)]
+    covariance = 0.4**2 * 0.7 ** np.abs(np.subtract.outer(time, time))
+    found = shock_precision(gaps, Shock(np.zeros(1, dtype=int), 1, sd=0.4, phi=0.7))
+    np.testing.assert_allclose(found, np.linalg.inv(covariance), atol=1e-9)
+
+
+def test_shocks_that_are_seen_give_their_own_moments():
+    """Shocks known without error: MacKay's fixed point is their variance, phi their autocorrelation."""
+    drawn = 0.3 * ar1(np.random.default_rng(0).standard_normal((400, 12)), 0.6)
+    seen = np.concatenate([drawn[..., None], np.zeros((400, 12, 5))], axis=-1)
+    found = update_shock(seen, np.ones(11, dtype=int), Shock(np.zeros(400, dtype=int), 400))
+    assert found.sd == pytest.approx(0.3, rel=0.03)
+    assert found.phi == pytest.approx(0.6, abs=0.03)
