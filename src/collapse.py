@@ -95,6 +95,18 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
 
 
+def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
+    """The same regression under one error scale for all units, to see what unequal weights do to the answer.
+
+    The scale is plugged in, as those of the units were, so that the model keeps its structure.
+    """
+    regression = collapsed.regression
+    nuisance = estimate(regression, replace(errors, scale="common"), collapsed.s)
+    cross = replace(whitened_products(regression, nuisance), sigma_known=True)
+    evidence, conditional = without_periods_and_covariates(cross, regression.design)
+    return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)
+
+
 def without_periods_and_covariates(cross: CrossProducts, design: Design) -> tuple[CrossProducts, Conditional]:
     """Integrate periods and covariates out under flat priors."""
     nuisance = tuple(name for name in NUISANCE if name in design.blocks)

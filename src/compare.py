@@ -14,11 +14,12 @@ KEYS = ["estimand", "group", "level"]
 TWINS = [*KEYS, "scale"]
 CLOSEST_FIRST = ["twfe_exposures", "etwfe", "twfe"]  # to the model's estimand; other estimators follow
 FIXED = "fixed by the model"  # how the note of a structural row begins
+COMMON = "_common_scale"  # ends the name of the model's rows under one error scale for all units
+DISAGREE = 0.5  # posterior SDs
 
 
 def compare(
-    estimands: pd.DataFrame,
-    model: str,
+    estimands: dict[str, pd.DataFrame],
     panel: Panel,
     exposures: dict[str, np.ndarray],
     prob: float,
@@ -28,10 +29,9 @@ def compare(
 
     Parameters
     ----------
-    estimands : DataFrame
-        The table `estimands.csv`: posterior mean and SD become `estimate` and `se`.
-    model : str
-        Name that the model's rows bear as `estimator`.
+    estimands : dict of str to DataFrame
+        Tables in the columns of `estimands.csv` by the name that their rows bear as `estimator`, the model's first:
+        posterior mean and SD become `estimate` and `se`.
     panel : Panel
     exposures : dict of str to array, shape (row,)
     prob : float
@@ -44,9 +44,12 @@ def compare(
     DataFrame
         Columns of `comparison.csv`; all rows of both, also those without a twin.
     """
-    posterior = estimands.rename(columns={"mean": "estimate", "sd": "se"}).assign(estimator=model)
+    posterior = [
+        table.rename(columns={"mean": "estimate", "sd": "se"}).assign(estimator=name)[COLUMNS]
+        for name, table in estimands.items()
+    ]
     classical = estimate(panel, exposures, prob, names)
-    rows = posterior[COLUMNS].to_dict("records") + classical.to_dict("records")
+    rows = [row for table in (*posterior, classical) for row in table.to_dict("records")]
     return beside(pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -81,6 +84,28 @@ def with_twins(table: pd.DataFrame, comparison: pd.DataFrame, scale: str) -> pd.
     columns = [*KEYS, "estimator", "estimate", "low", "high", "note"]
     mine = keyed(table[table["scale"] == scale])
     return mine.merge(nearest.drop_duplicates(KEYS)[columns], on=KEYS, how="left", suffixes=("", "_classical"))
+
+
+def unequal_weights(comparison: pd.DataFrame) -> str:
+    """A sentence where one error scale for all units would move the average effect; empty where it would not.
+
+    Scales of their own give precise units more weight. The unit term makes up for effects that go with the scale, but
+    where the two answers are far apart, the weights matter.
+    """
+    rows = comparison[(comparison["estimand"] == "att") & (comparison["scale"] == readable_scale(comparison))]
+    rivals = rows[rows["estimator"].str.endswith(COMMON) & np.isfinite(rows["estimate"])]
+    if rivals.empty:
+        return ""
+    rival = rivals.iloc[0]
+    own = rows[rows["estimator"] == rival["estimator"].removesuffix(COMMON)].iloc[0]
+    if abs(rival["estimate"] - own["estimate"]) < DISAGREE * own["se"]:
+        return ""
+    digits = 1 if own["scale"] == "percent" else 3
+    return (
+        f"with one error scale for all units, att would be {rival['estimate']:.{digits}f} "
+        f"({rival['low']:.{digits}f} to {rival['high']:.{digits}f}) instead of {own['estimate']:.{digits}f}: units "
+        "with small errors count for more here, and the answer depends on that"
+    )
 
 
 def is_fixed(table: pd.DataFrame) -> pd.Series:

@@ -41,21 +41,27 @@ def fit(config: Config) -> int:
         folder = claimed(folder_of(run, config), run, config.refit)
         with stopwatch(seconds, "collapse"):
             regression, left_out = build_design(panel, shares, needs_units(config))
-            collapsed = collapse(regression, errors_of(config, regression))
+            errors = errors_of(config, regression)
+            collapsed = collapse(regression, errors)
         notes = [*notes, *left_out, *collapsed.notes]
         terminal.opening(panel, notes)
-        tree = kept_or_sampled(config, collapsed, run, folder, seconds)
+        tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
             found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(tree))
-            draws = estimand.draw_estimands(trace.theta(tree), collapsed.regression.design.all_labels, found)
-            table = estimand.table(draws, found, config.prob, panel.is_log)
+            labels = collapsed.regression.design.all_labels
+            draws = estimand.draw_estimands(trace.theta(tree), labels, found)
+            tables = {config.model.name: estimand.table(draws, found, config.prob, panel.is_log)}
+            if "common_scale" in tree.children:
+                rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, found)
+                tables[config.model.name + compare.COMMON] = estimand.table(rival, found, config.prob, panel.is_log)
+        table = tables[config.model.name]
         if "estimand" not in tree.children:
             folder.mkdir(parents=True, exist_ok=True)
             trace.save(trace.with_estimands(tree, estimand.dataset(draws, found)), folder / "posterior.nc")
         trace.write(table.to_csv(index=False), folder / "estimands.csv")
         with stopwatch(seconds, "compare"):
             twins = collapsed.regression.panel
-            comparison = compare.compare(table, config.model.name, twins, shares, config.prob, config.estimators)
+            comparison = compare.compare(tables, twins, shares, config.prob, config.estimators)
         trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, table, comparison)
@@ -144,12 +150,13 @@ def claimed(folder: Path, run: str, refit: bool) -> Path:
 
 
 def kept_or_sampled(
-    config: Config, collapsed: Collapsed, run: str, folder: Path, seconds: dict[str, float]
+    config: Config, collapsed: Collapsed, errors: Errors, run: str, folder: Path, seconds: dict[str, float]
 ) -> xr.DataTree:
     """The posterior of this run: opened where it is kept, else sampled."""
     import json
 
     from src import sample, terminal, trace
+    from src.collapse import with_common_scale
 
     kept = folder / "posterior.nc"
     if not config.refit and trace.kept_run_id(kept) == run:
@@ -158,11 +165,15 @@ def kept_or_sampled(
         terminal.reused(folder)
         return tree
     model = build_model(config, collapsed)
+    rival = None
+    if "unit_effect" in model.named_vars and errors.scale == "unit":
+        with sample.stopwatch(seconds, "common_scale"):
+            rival = build_model(config, with_common_scale(collapsed, errors))
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     terminal.starting(config)
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
-    sampled = sample.draw_posterior(model, **options, seed=config.seed, progress=show, seconds=spent)
+    sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)
     seconds.update(spent)
     attributes = {
         "run_id": run,

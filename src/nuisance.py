@@ -27,6 +27,7 @@ multivariate t and its information. Measured in docs/calibration.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -347,6 +348,26 @@ def quadratic_forms(work: Workspace, residual: np.ndarray, rho: float) -> np.nda
     return np.maximum(own - sums**2 / total[:, None], 0.0)
 
 
+def expected_forms(work: Workspace, residual: np.ndarray) -> Callable[[float], np.ndarray]:
+    """tr(M_i E_i) as a function of rho, shape (unit,): `quadratic_forms` summed over the columns of `residual`.
+
+    What does not depend on rho is summed once.
+    """
+    weighted = work.root[:, None] * residual
+    square = np.einsum("rj,rj->r", weighted, weighted)
+    ahead = np.r_[np.einsum("rj,rj->r", weighted[:-1], weighted[1:]), 0.0]
+    rows, units = len(weighted), len(work.start)
+
+    def at(rho: float) -> np.ndarray:
+        diagonal, beside, _ = ar1_bands(work.panel.unit, work.panel.time, rho)
+        ones, total = weighted_ones(work, rho)
+        own = np.add.reduceat(diagonal * square + 2 * beside * ahead, work.start)
+        sums = sp.csr_array((ones, np.arange(rows), np.r_[work.start, rows]), shape=(units, rows)) @ weighted
+        return np.maximum(own - np.einsum("ij,ij->i", sums, sums) / total, 0.0)
+
+    return at
+
+
 def weighted_ones(work: Workspace, rho: float) -> tuple[np.ndarray, np.ndarray]:
     """R^-1 W^1/2 1, shape (row,), and 1'W^1/2 R^-1 W^1/2 1 of every unit, shape (unit,)."""
     diagonal, beside, _ = ar1_bands(work.panel.unit, work.panel.time, rho)
@@ -365,19 +386,19 @@ def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, error
     """Maximise the unit-level likelihood over rho, then over nu and the typical scales; renew the weights."""
     fit = work.columns @ coefficients
     centre, deviation = work.outcome - fit[:, 0], fit[:, 1:]
-    moments = np.column_stack([centre, deviation])
+    expected = expected_forms(work, np.column_stack([centre, deviation]))
     free = np.bincount(work.panel.unit) - 1.0
     rho = now.rho
     if errors.serial == "ar1" and (free >= 2).any():
 
         def loss(candidate: float) -> float:
-            q = quadratic_forms(work, moments, candidate).sum(axis=1)
+            q = expected(candidate)
             likelihood = t_likelihood(q, free, work.ever, now.nu, now.never**2, now.ever**2)
             return -log_determinant(work, candidate) - likelihood
 
         within = (-MOST_RHO, MOST_RHO)
         rho = float(optimize.minimize_scalar(loss, bounds=within, method="bounded", options={"xatol": 1e-3}).x)
-    q = quadratic_forms(work, moments, rho).sum(axis=1)
+    q = expected(rho)
     nu, never, ever = typical_scales(q, free, work.ever, errors.scale)
     s0 = np.where(work.ever, ever, never)
     weight = 1 / s0

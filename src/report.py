@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.compare import is_fixed, readable_scale, what_is_fixed, with_twins
+from src.compare import is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
 from src.panel import Panel
@@ -75,7 +75,7 @@ def render(
         unit="percent" if scale == "percent" else "units of the outcome",
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
-        cautions=list(cautions(rows, diagnostics["nuisance"])),
+        cautions=list(cautions(rows, comparison, diagnostics["nuisance"])),
         answers=list(answers(rows, comparison, scale, model)),
         assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
         sections=sections,
@@ -286,9 +286,11 @@ def passed(diagnostics: dict) -> str:
     )
 
 
-def cautions(rows: pd.DataFrame, nuisance: dict) -> Iterator[str]:
+def cautions(rows: pd.DataFrame, comparison: pd.DataFrame, nuisance: dict) -> Iterator[str]:
     """What weakens the numbers although the sampler worked."""
     yield from doubts(nuisance)
+    if weights := unequal_weights(comparison):
+        yield f"{weights[:1].upper()}{weights[1:]}."
     missing = int(rows["mean"].isna().sum())
     if missing:
         yield f"{missing} of {len(rows)} estimates are not identified by the data and are left empty."

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from src.compare import KEYS, is_fixed, readable_scale, what_is_fixed, with_twins
+from src.compare import KEYS, is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.config import Config
 from src.diagnose import doubts, errors_in_words
 from src.panel import Panel, count
@@ -84,6 +84,8 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     out.print(subgroups(table, comparison))
     out.print(f"errors: {errors_in_words(diagnostics['nuisance'])}")
     out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
+    if said := unequal_weights(comparison):
+        out.print(said)
     for doubt in doubts(diagnostics["nuisance"]):
         out.print(doubt, style="yellow")
     for problem in diagnostics["problems"]:

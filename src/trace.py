@@ -80,7 +80,8 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
 
 
 def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: dict) -> xr.DataTree:
-    """The run's DataTree but for its estimands: posterior, sample_stats, prior, observed_data, constant_data.
+    """The run's DataTree but for its estimands: posterior, sample_stats, prior, observed_data, constant_data, and the
+    coefficients under one error scale for all units as `common_scale` where they were drawn.
 
     Parameters
     ----------
@@ -116,6 +117,8 @@ def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: 
         "observed_data": observed,
         "constant_data": constant.assign_coords(covariate=list(panel.covariate_names)),
     }
+    if "rival" in sampled.children:
+        groups["common_scale"] = in_outcome_units(sampled["rival"].to_dataset()[["theta"]], s)
     tree = xr.DataTree.from_dict({name: without_attributes(group) for name, group in groups.items()})
     tree.attrs = {
         k: v if isinstance(v, str | int | float) else json.dumps(v, default=str) for k, v in attributes.items()
@@ -136,9 +139,9 @@ def with_estimands(tree: xr.DataTree, estimands: xr.Dataset) -> xr.DataTree:
     return complete
 
 
-def theta(tree: xr.DataTree) -> xr.DataArray:
+def theta(tree: xr.DataTree, group: str = "posterior") -> xr.DataArray:
     """Coefficients over the labelled columns of the design, dims (chain, draw, column), in units of the outcome."""
-    return tree["posterior"].to_dataset()["theta"]
+    return tree[group].to_dataset()["theta"]
 
 
 def terms(tree: xr.DataTree) -> tuple[str, ...]:

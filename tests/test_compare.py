@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.compare import beside, compare, is_fixed, with_twins
+from src.compare import beside, compare, is_fixed, unequal_weights, with_twins
 from src.frequentist import COLUMNS, estimate
 from src.panel import Factor, Panel, Roster
 from tests.test_figure import ATT, EVERYTHING, comparison_of, table_of
@@ -57,7 +57,7 @@ def estimands() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def table(estimands, panel) -> pd.DataFrame:
-    return compare(estimands, "hier", panel, {}, 0.9, ["etwfe", "twfe"])
+    return compare({"hier": estimands}, panel, {}, 0.9, ["etwfe", "twfe"])
 
 
 def test_columns_and_all_rows_of_both(table, estimands, panel):
@@ -98,7 +98,7 @@ def test_fields_that_do_not_apply_are_empty_in_the_file(table):
 
 def test_arguments_are_left_as_they_are(estimands, panel):
     before = estimands.copy(deep=True)
-    compare(estimands, "hier", panel, {}, 0.9, [])
+    compare({"hier": estimands}, panel, {}, 0.9, [])
     pd.testing.assert_frame_equal(estimands, before)
 
 
@@ -127,3 +127,14 @@ def test_what_the_model_fixes_is_known_by_its_note_or_its_spread():
     table["note"] = [None, "fixed by the model: one effect for all; more", "linear extrapolation", None, np.nan]
     table["sd"] = [1.0, 1.0, 1.0, 0.0, np.nan]
     assert list(is_fixed(table)) == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize(("rival", "said"), [(0.40, False), (0.80, True)])
+def test_weights_that_move_the_answer_are_said(rival, said):
+    table = table_of([ATT])
+    comparison = comparison_of(table)
+    mine = comparison[(comparison["estimator"] == "hier") & (comparison["estimand"] == "att")]
+    other = mine.assign(estimator="hier_common_scale", estimate=mine["estimate"] + (rival - 0.38) * 10 * mine["se"])
+    sentence = unequal_weights(pd.concat([comparison, other], ignore_index=True))
+    assert bool(sentence) is said
+    assert unequal_weights(comparison) == ""

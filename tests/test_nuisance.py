@@ -13,6 +13,7 @@ from src.nuisance import (
     Errors,
     Shock,
     Workspace,
+    expected_forms,
     log_determinant,
     quadratic_forms,
     shock_precision,
@@ -130,6 +131,17 @@ def test_unit_likelihood_is_the_dense_multivariate_t_with_the_intercept_integrat
     points = [(0.2, 3.0, 1.0), (0.7, 8.0, 0.5), (0.5, 2.0, 2.0), (0.9, 30.0, 1.3)]
     gaps = [found(*point) - dense(*point) for point in points]
     assert np.ptp(gaps) < 1e-8
+
+
+def test_expected_forms_are_quadratic_forms_summed_over_draws():
+    panel = world(units=12, periods=6)
+    weight = np.random.default_rng(2).uniform(0.5, 2, len(panel.unit))
+    panel = replace(panel, weight=weight)
+    work = Workspace.of(build_design(panel, row_shares(panel)[0])[0], FULL, 1.0)
+    residual = np.random.default_rng(1).normal(size=(len(panel.unit), 4))
+    for rho in (0.0, 0.5, -0.3):
+        expected = quadratic_forms(work, residual, rho).sum(axis=1)
+        np.testing.assert_allclose(expected_forms(work, residual)(rho), expected, atol=1e-10)
 
 
 def test_prior_of_shocks_is_the_inverse_of_their_covariance_across_gaps():
