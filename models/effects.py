@@ -18,6 +18,11 @@ def average(priors: Priors):
     return pm.Normal("mu", 0.0, priors.mu)
 
 
+def slope(name: str, priors: Priors):
+    """Slope of the effect on a standardised trait of the unit, Normal(0, priors.predictor)."""
+    return pm.Normal(f"{name}_slope", 0.0, priors.predictor)
+
+
 def flat(block: Block, priors: Priors):
     """Every level its own effect, Normal(0, priors.cell): nothing is borrowed."""
     return pm.Normal(f"{block.name}_effect", 0.0, priors.cell, dims=block.dim or None)

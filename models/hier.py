@@ -21,7 +21,7 @@ def build(
     """Hierarchical staggered difference-in-differences.
 
         tau_it = mu + path_e + cohort_g + cell_gt + industry_k + ownership_o + (industry:ownership)_ko
-                 + 1{e >= 1} (industry_late_k + ownership_late_o) + unit_i
+                 + 1{e >= 1} (industry_late_k + ownership_late_o) + unit_i + (scale + 1{e >= 1} scale_late) z_i
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def build(
     interactions : bool
         Pairwise interactions of the groups.
     unit : bool
-        Units differ in their effect, by their log scale where that is known: precision weights average effects by
-        1 / scale_i^2, the estimands by rows.
+        Units differ in their effect, also with z_i, their standardised log error scale, where that is known: precision
+        weights average effects by 1 / scale_i^2, the estimands by rows.
 
     Notes
     -----
@@ -59,12 +59,15 @@ def effects_of(
         *(["cohort", "cell"] if several_cohorts else []),
         *design.groups,
         *(design.interactions if interactions else ()),
-        *(name for name in design.blocks if late and name.endswith("_late")),
+        *(f"{name}_late" for name in design.groups if late and f"{name}_late" in design.blocks),
         *(["unit"] if unit else []),
     ]
     terms = {"mu": effects.average(priors)}
     if design.blocks["path"].size > 1:
         terms["path"] = effects.path(design, priors, path)
+    for name in ("scale", "scale_late"):
+        if unit and name in design.blocks:
+            terms[name] = effects.slope(name, priors)
     for name in names:
         if design.blocks[name].size > 1:
             taken = design.blocks["cohort"].size + design.blocks["path"].size - 2 if name == "cell" else 0

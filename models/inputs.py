@@ -17,8 +17,8 @@ class Block:
     Attributes
     ----------
     name : str
-        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "exposure",
-        "difference", "covariate", "time".
+        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "scale",
+        "scale_late", "exposure", "difference", "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
     levels : tuple of str or int, length (level,)

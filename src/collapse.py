@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from models.inputs import CrossProducts, Design
-from src.design import Regression, without_covariates
+from src.design import Regression, with_log_scale, without_covariates
 from src.nuisance import Errors, Nuisance, estimate, precision_of, shock_columns, shock_precision
 from src.panel import PanelError
 from src.products import (
@@ -87,11 +87,11 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     s = saturated_scale(evidence, regression.design)
     check_what_is_left(evidence, regression, s)
     nuisance = estimate(regression, errors, s)
+    if "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0:
+        regression = with_log_scale(regression, nuisance.log_scale)
     if not errors.plain:
-        evidence, conditional = without_periods_and_covariates(
-            whitened_products(regression, nuisance), regression.design
-        )
-        regression = with_log_scale(regression, nuisance)
+        whitened = whitened_products(regression, nuisance)
+        evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
 
 
@@ -180,20 +180,6 @@ def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProduc
         keep = np.arange(len(prior), len(cross.moment))
         cross, _ = eliminate(cross, keep, np.arange(len(prior)), prior)
     return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
-
-
-def with_log_scale(regression: Regression, nuisance: Nuisance) -> Regression:
-    """The regression whose unit effects may depend on the unit's log scale, where units differ in scale."""
-    if "unit" not in regression.design.blocks:
-        return regression
-    block = regression.design.blocks["unit"]
-    position = np.searchsorted(regression.panel.units, block.levels)
-    scale = nuisance.log_scale[position]
-    if block.size < 3 or np.ptp(scale) <= TOLERANCE:
-        return regression
-    standard = (scale - scale.mean()) / scale.std()
-    blocks = regression.design.blocks | {"unit": replace(block, predictor=standard)}
-    return replace(regression, design=replace(regression.design, blocks=blocks))
 
 
 def absorbed_covariates(cross: CrossProducts, design: Design, rows: int) -> list[str]:

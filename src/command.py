@@ -7,13 +7,12 @@ filled are taken away again.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -29,10 +28,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import config as schema
-from src.config import Config
+from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
+from src.config import Config, RecoverConfig
 
-ROOT = Path(__file__).parents[1]
-REPLACED = tuple(f.name for f in fields(schema.Replacement))
+ROOT = CONF.parent
 HOME = "traces"
 RECORD = "multirun.yaml"  # Hydra's record of a sweep
 SCHEMAS = {
@@ -44,19 +43,9 @@ SCHEMAS = {
     "gaussian": schema.GaussianConfig,
     "prior": schema.PriorConfig,
     "sampler": schema.SamplerConfig,
+    "generator": schema.GeneratorConfig,
 }
-NOISE = ("full_key:", "object_type=", "reference_type=")
-WRONG_VALUES = {  # what OmegaConf says of a value, and what we say instead
-    r"could not be converted to Integer": "is not a whole number; write digits only",
-    r"could not be converted to Float": "is not a number; write one such as 0.9",
-    r"is not a valid bool": "is neither true nor false; write one of them",
-    r"is not a ListConfig|Cannot merge DictConfig with ListConfig": "is not a list; give one as in '{name}=[a, b]'",
-    r"NoneType is not a subclass of str": "has an empty entry; take it out",
-    r"is not Optional": "cannot be empty; leave the setting out or give a value ([] for an empty list)",
-    r"Cannot convert '\w+' to string": "is not a single word; give one as in {name}=a",
-    r"Incompatible key type": "is not a dictionary of columns; give one as in '{name}={{a: b}}'",
-    r"does not support deletion": "is no way to remove a setting; give it another value",
-}
+PRIMARY = {"config": Config, "recover": RecoverConfig}  # what conf/<name>.yaml of a command sets
 
 
 class UserError(ValueError):
@@ -129,7 +118,8 @@ def register() -> None:
     store = ConfigStore.instance()
     hook = {"footprint": {"_target_": f"{__name__}.{Footprint.__name__}"}}
     store.store(group="hydra", name="config", node=HydraConf(callbacks=hook), provider="hydra")
-    store.store(name="settings", node=Config)
+    for name, node in PRIMARY.items():
+        store.store(name=f"{name}_settings", node=node)
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node)
 
@@ -155,7 +145,7 @@ def replacing(override: str) -> str:
     return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
-def settings(composed: DictConfig) -> Config:
+def settings(composed: DictConfig) -> Config | RecoverConfig:
     """The composed config as dataclasses, replacements made and every value checked.
 
     Raises
@@ -166,8 +156,22 @@ def settings(composed: DictConfig) -> Config:
     try:
         found = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
-        raise UserError(in_words(error)) from error
-    assert isinstance(found, Config)
+        raise UserError(in_words(error, OmegaConf.get_type(composed) or Config)) from error
+    assert isinstance(found, Config | RecoverConfig)
+    if isinstance(found, Config):
+        make_replacements(found)
+    check_values(found, "", type(found))
+    return found
+
+
+def make_replacements(found: Config) -> None:
+    """Put the dictionaries given on the command line in the place of those of the preset.
+
+    Raises
+    ------
+    UserError
+        One is no dictionary of columns.
+    """
     for name in REPLACED:
         given = getattr(found.replace, name)
         if given is not None:
@@ -175,8 +179,6 @@ def settings(composed: DictConfig) -> Config:
     if found.replace.groups is not None and found.replace.predictors is None:
         found.data.predictors = {k: v for k, v in found.data.predictors.items() if k in found.data.groups}
     found.replace = schema.Replacement()
-    check_values(found, "")
-    return found
 
 
 def columns(name: str, given: Any) -> dict[str, str]:
@@ -193,8 +195,16 @@ def columns(name: str, given: Any) -> dict[str, str]:
     return {str(key): str(column) for key, column in given.items()}
 
 
-def check_values(node: Any, prefix: str) -> None:
+def check_values(node: Any, prefix: str, settings: type) -> None:
     """Hold every field against its options and bounds.
+
+    Parameters
+    ----------
+    node : dataclass
+    prefix : str
+        Of the names of its fields.
+    settings : type
+        Dataclass of all settings of the command.
 
     Raises
     ------
@@ -203,15 +213,17 @@ def check_values(node: Any, prefix: str) -> None:
     """
     known = [f.name for f in fields(node)]
     for stranger in vars(node).keys() - set(known):
-        raise UserError(no_setting(f"{prefix}{stranger}"))
+        raise UserError(no_setting(f"{prefix}{stranger}", settings))
     for f in fields(node):
         value, name = getattr(node, f.name), f"{prefix}{f.name}"
         if is_dataclass(value):
-            check_values(value, f"{name}.")
+            check_values(value, f"{name}.", settings)
         elif "options" in f.metadata:
             check_options(name, [value], f.metadata["options"])
         elif "each" in f.metadata:
             check_options(name, value, f.metadata["each"])
+        elif "files" in f.metadata:
+            check_options(name, value, tuple(options_of(f.metadata["files"])))
         elif isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
             raise UserError(f"{name}={value} is not a plain list; give one as in '{name}=[a, b]'")
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -255,113 +267,17 @@ def check_bounds(
         raise UserError(f"{name}={value} is impossible; give a {kind} {bounds}".rstrip())
 
 
-def in_words(error: Exception) -> str:
-    """What Hydra or OmegaConf complains about, in one short message with the remedy."""
-    text = f"{error}\n{error.__cause__ or ''}"
-    for explain in (unknown_setting, unknown_option, absent_setting, wrong_value, wrong_syntax):
-        if said := explain(text):
-            return said
-    lines = [line.strip() for line in text.splitlines()]
-    return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(NOISE)))
-
-
-def unknown_setting(text: str) -> str | None:
-    """A name that no setting has."""
-    found = re.search(r"Could not override '([\w./]+)'", text)
-    if found is None:
-        return None
-    name = found.group(1)
-    whole, _, entry = name.rpartition(".")
-    if whole.removeprefix("data.") in REPLACED:
-        return f"{whole} has no {entry} to change; give the whole dictionary, as in '{whole}={{{entry}: my_column}}'"
-    return no_setting(name)
-
-
-def no_setting(name: str) -> str:
-    """Say that there is no such setting, with the closest that there is."""
-    homes = {"": Config, "data.": schema.DataConfig, "sampler.": schema.SamplerConfig, "prior.": schema.PriorConfig}
-    word = name.rpartition(".")[2]
-    elsewhere = [f"{home}{f.name}" for home, node in homes.items() for f in fields(node) if f.name == word]
-    known = {f.name for node in vars(schema).values() if is_dataclass(node) for f in fields(node)}
-    hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else "" if word in known else closest(word, known)
-    return f"there is no setting {name} here{hint}; see --help"
-
-
-def unknown_option(text: str) -> str | None:
-    """A config group without that option."""
-    found = re.search(r"Could not find '(\w+)/([^'\n]*)'", text)
-    if found is None:
-        return None
-    group, option = found.groups()
-    options = options_of(group)
-    return f"{group}={option} is not an option{closest(option, options)}; choose from {', '.join(options)}"
-
-
-def options_of(group: str) -> list[str]:
-    """Options of a config group, sorted."""
-    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
-
-
-def absent_setting(text: str) -> str | None:
-    """A setting that has no default and was not given."""
-    found = re.search(r"missing mandatory value: (\w+)", text)
-    if found is None:
-        return None
-    word = found.group(1)
-    return f"data.{word} is not given: say which column of the file it is, as in data.{word}=my_column"
-
-
-def wrong_value(text: str) -> str | None:
-    """A value that the setting cannot take."""
-    found = re.search(r"Error merging override ([+~]*)([\w./]+)([^\n]*)", text)
-    if found is None:
-        return None
-    mark, name, value = found.groups()
-    name = re.sub(r"^replace\.", "data.", name)
-    for pattern, words in WRONG_VALUES.items():
-        if re.search(pattern, text):
-            return f"{mark}{name}{value} {words.format(name=name)}"
-    return None
-
-
-def wrong_syntax(text: str) -> str | None:
-    """Something that is not name=value in Hydra's grammar."""
-    if "Config group override must be a string" in text:
-        return "data, model, likelihood, prior and sampler take the name of an option, not null; see --help"
-    if found := re.search(r"Ambiguous value for argument '([^=\n]+)=([^\n]*)'", text):
-        name, value = found.groups()
-        return (
-            f"{name}={value} has a comma: write a list as '{name}=[{value}]', and a name with a comma in it as "
-            f"'{name}=\"{value}\"'; to run one after the other, add -m"
-        )
-    if found := re.search(r"Error parsing override '([^=\n]*)'\s+missing EQUAL", text):
-        word = found.group(1)
-        groups = [path.name for path in sorted((ROOT / "conf").iterdir()) if path.is_dir()]
-        meant = next((f" (did you mean {group}={word}?)" for group in groups if word in options_of(group)), "")
-        return f"{word} is not a setting{meant}; write name=value without blanks, as in model=hier"
-    if found := re.search(r"Error parsing override '([^\n]*)'|(?:at|mismatched|extraneous) input '([^\n]*)'", text):
-        unread = found.group(1) or found.group(2)
-        return (
-            f"{unread} cannot be read: close every bracket, quote the whole for the shell as in 'data.groups={{a: b}}' "
-            "and a name with brackets or quotes in it once more, as in 'data.outcome=\"log(y)\"'"
-        )
-    return None
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint at the closest known word, empty where none is close."""
-    close = difflib.get_close_matches(word, [k for k in known if k != word], n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def folder_of(run: str, config: Config) -> Path:
     """Where a run is kept: hydra.run.dir where it was given, else <root>/<data>/<model>/<run_id>."""
+    return home(config.data.name, config.model.name, run)
+
+
+def home(*names: str) -> Path:
+    """A folder for results: hydra.run.dir where it was given, else the named one under the root."""
     hydra = HydraConfig.get()
     if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
-        return Path(hydra.sweep.dir) / config.data.name / config.model.name / run
-    if hydra.run.dir != HOME:
-        return Path(hydra.run.dir)
-    return Path(HOME) / config.data.name / config.model.name / run
+        return Path(hydra.sweep.dir, *names)
+    return Path(HOME, *names) if hydra.run.dir == HOME else Path(hydra.run.dir)
 
 
 def say(text: str) -> None:
@@ -369,7 +285,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def run(task: Callable[[Config], int], composed: DictConfig) -> int:
+def run(task: Callable[[Any], int], composed: DictConfig) -> int:
     """One job: its exit code; a user's mistake is said and leaves nothing behind."""
     from src.panel import PanelError
 
@@ -386,7 +302,7 @@ def run(task: Callable[[Config], int], composed: DictConfig) -> int:
         return 1
 
 
-def command(task: Callable[[Config], int], writes: bool = True) -> NoReturn:
+def command(task: Callable[[Any], int], writes: bool = True, config_name: str = "config") -> NoReturn:
     """Run `task` as a command: compose the config from the command line, run every job, exit with the worst code.
 
     Parameters
@@ -395,6 +311,8 @@ def command(task: Callable[[Config], int], writes: bool = True) -> NoReturn:
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
+    config_name : {"config", "recover"}
+        The file in conf/ that lists what the task can be told.
     """
     register()
     sys.argv[1:] = understood(sys.argv[1:])
@@ -402,14 +320,14 @@ def command(task: Callable[[Config], int], writes: bool = True) -> NoReturn:
     Footprint.seen.clear()
     codes: list[int] = []
 
-    @hydra_main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
+    @hydra_main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     def job(composed: DictConfig) -> None:
         codes.append(run(task, composed))
 
     try:
         job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # while composing: a job's own are handled
-        say(f"error: {in_words(error)}")
+        say(f"error: {in_words(error, PRIMARY[config_name])}")
         codes.append(2)
     except OSError as error:
         say(f"error: {error.filename} cannot be a folder for runs ({error.strerror}): give another hydra.run.dir")

@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from models.inputs import Block, Design
 from src.panel import Panel
 
-
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
 
 
@@ -58,7 +57,9 @@ class Regression:
         return self.design.blocks["exposure"].levels if "exposure" in self.design.blocks else ()
 
 
-def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = False) -> tuple[Regression, list[str]]:
+def build_design(
+    panel: Panel, shares: dict[str, np.ndarray], units: bool = False, log_scale: np.ndarray | None = None
+) -> tuple[Regression, list[str]]:
     """Columns for every term that the panel can carry; a level exists only where a treated row has it.
 
     Parameters
@@ -68,6 +69,8 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = Fals
         Exposures; one that is zero throughout is left out.
     units : bool
         Give every adopter an effect of its own.
+    log_scale : array, shape (unit,), optional
+        Log error scale of the units, on which effects may depend, in the adoption period and after it.
 
     Returns
     -------
@@ -118,6 +121,11 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = Fals
     if 0 < len(later) < len(treated):
         for name in panel.groups:
             add_treated(f"{name}_late", f"{name}_late", labels[name][later], later)
+    if log_scale is not None:
+        of_adopters = standardised(log_scale, np.unique(panel.unit[treated]))[panel.unit] * panel.treated
+        add("scale", "", (0,), sp.csr_array(of_adopters[:, None]))
+        if 0 < len(later) < len(treated):
+            add("scale_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
 
     share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
     sd = np.array([spread(s[s > 0]) for s in share.T])
@@ -167,6 +175,18 @@ def spread(x: np.ndarray) -> float:
     """SD of `x`, or its mean where it does not vary, so that a column never divides by zero."""
     sd = float(np.std(x))
     return sd if sd > 1e-9 * abs(float(np.mean(x))) else float(np.mean(x))
+
+
+def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """`value` less its mean among some, over its SD among them; 0 where it does not vary, shape as given."""
+    sd = np.std(value[among])
+    return (value - np.mean(value[among])) / sd if sd > 1e-9 else np.zeros_like(value)
+
+
+def with_log_scale(regression: Regression, log_scale: np.ndarray) -> Regression:
+    """The regression whose effects may depend on the log error scale of the units, shape (unit,)."""
+    shares = dict(zip(regression.exposures, regression.shares.T, strict=True))
+    return build_design(regression.panel, shares, units=True, log_scale=log_scale)[0]
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:

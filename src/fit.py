@@ -167,7 +167,7 @@ def kept_or_sampled(
     model = build_model(config, collapsed)
     rival = None
     if "unit_effect" in model.named_vars and errors.scale == "unit":
-        with sample.stopwatch(seconds, "common_scale"):
+        with sample.stopwatch(seconds, "collapse"):
             rival = build_model(config, with_common_scale(collapsed, errors))
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     terminal.starting(config)

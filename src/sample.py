@@ -1,4 +1,7 @@
-"""Draw from the posterior with NUTS."""
+"""Draw from the posterior with NUTS.
+
+A compiled model serves every model of the same structure: the same names, shapes and constants, other data.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import xarray as xr
 
@@ -17,14 +23,15 @@ from src.terminal import quiet
 
 @contextmanager
 def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Write the seconds that the block takes into `seconds[stage]`."""
+    """Add the seconds that the block takes to `seconds[stage]`."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def draw_posterior(
     model: pm.Model,
+    rival: pm.Model | None = None,
     *,
     backend: str = "nutpie",
     draws: int = 1000,
@@ -41,6 +48,8 @@ def draw_posterior(
     Parameters
     ----------
     model : pm.Model
+    rival : pm.Model, optional
+        Of the same structure, on other evidence.
     backend : {"nutpie", "pymc"}
     draws, tune, chains, cores : int
     target_accept : float
@@ -53,56 +62,103 @@ def draw_posterior(
     Returns
     -------
     xr.DataTree
-        Groups posterior, sample_stats and prior, in units of s.
+        Groups posterior, sample_stats and prior, in units of s; `rival` with the posterior of the rival.
     """
     seconds = {} if seconds is None else seconds
     sampler = with_nutpie if backend == "nutpie" else with_pymc
-    tree = sampler(model, draws, tune, chains, cores, target_accept, seed, progress, seconds)
-    prior = draw_prior(model, seed)
-    return xr.DataTree.from_dict(
-        {
-            "posterior": tree["posterior"].to_dataset(),
-            "sample_stats": scalar_statistics(tree["sample_stats"].to_dataset()),
-            "prior": prior,
-        }
+    models = [model] if rival is None else [model, rival]
+    trees = sampler(models, draws, tune, chains, cores, target_accept, seed, progress, seconds)
+    groups = {
+        "posterior": trees[0]["posterior"].to_dataset(),
+        "sample_stats": scalar_statistics(trees[0]["sample_stats"].to_dataset()),
+        "prior": draw_prior(model, seed),
+    }
+    if rival is not None:
+        groups["rival"] = trees[1]["posterior"].to_dataset()
+    return xr.DataTree.from_dict(groups)
+
+
+def with_nutpie(models, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> list[xr.DataTree]:
+    """NUTS in Rust, compiled through Numba once for models of one structure."""
+    with stopwatch(seconds, "compile"):
+        compiled = compile_model(models[0])
+    with stopwatch(seconds, "sample"):
+        return [
+            draw_compiled(with_data_of(compiled, model), draws, tune, chains, cores, target_accept, seed, progress)
+            for model in models
+        ]
+
+
+def compile_model(model: pm.Model) -> Any:
+    """The model's density and gradient as machine code, its data left open to change; see `with_data_of`."""
+    import nutpie
+
+    return nutpie.compile_pymc_model(model, freeze_model=False)
+
+
+def with_data_of(compiled: Any, model: pm.Model) -> Any:
+    """What was compiled for another model of the same structure, with the data and the coordinates of this one.
+
+    Parameters
+    ----------
+    compiled
+        From `compile_model`.
+    model : pm.Model
+        Of the same structure: what differs may only be the values of its `pm.Data` and its coordinates.
+
+    Raises
+    ------
+    ValueError
+        Data or coordinates of another size: machine code would read beyond their end.
+    """
+    held = {variable.name: compiled.shared_data[key] for variable, key in compiled.shared_var_keys.items()}
+    # data that the density does not depend on have no place in the machine code
+    news = {v.name: v.get_value() for v in model.data_vars if v.name in held}
+    coords = {name: pd.Index(levels) for name, levels in model.coords.items() if levels is not None}
+    other = [name for name, value in news.items() if np.shape(value) != held[name].shape]
+    other += [name for name, levels in coords.items() if len(levels) != len(compiled.coords.get(name, ()))]
+    if other:
+        raise ValueError(f"compiled for a model with other sizes of {', '.join(other)}")
+    return replace(compiled.with_data(**news), _coords=compiled.coords | coords)
+
+
+def draw_compiled(compiled, draws, tune, chains, cores, target_accept, seed, progress) -> xr.DataTree:
+    """Draws from the posterior of a compiled model."""
+    import nutpie
+
+    return nutpie.sample(
+        compiled,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=cores,
+        seed=seed,
+        target_accept=target_accept,
+        progress_bar=progress,
+        save_warmup=False,
     )
 
 
-def with_nutpie(model, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> xr.DataTree:
-    """NUTS in Rust, the model compiled through Numba."""
-    import nutpie
-
-    with stopwatch(seconds, "compile"):
-        compiled = nutpie.compile_pymc_model(model, freeze_model=False)
-    with stopwatch(seconds, "sample"):
-        return nutpie.sample(
-            compiled,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=cores,
-            seed=seed,
-            target_accept=target_accept,
-            progress_bar=progress,
-            save_warmup=False,
-        )
-
-
-def with_pymc(model, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> xr.DataTree:
+def with_pymc(models, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> list[xr.DataTree]:
     """PyMC's own NUTS; its compilation is part of sampling."""
     seconds["compile"] = 0.0
-    with stopwatch(seconds, "sample"), quiet("pymc", logging.WARNING), model:
-        return pm.sample(
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=cores,
-            random_seed=seed,
-            target_accept=target_accept,
-            progressbar=progress,
-            nuts_sampler="pymc",
-            compute_convergence_checks=False,
-        )
+    trees = []
+    with stopwatch(seconds, "sample"), quiet("pymc", logging.WARNING):
+        for model in models:
+            with model:
+                tree = pm.sample(
+                    draws=draws,
+                    tune=tune,
+                    chains=chains,
+                    cores=cores,
+                    random_seed=seed,
+                    target_accept=target_accept,
+                    progressbar=progress,
+                    nuts_sampler="pymc",
+                    compute_convergence_checks=False,
+                )
+            trees.append(tree)
+    return trees
 
 
 def draw_prior(model: pm.Model, seed: int, draws: int = 500) -> xr.Dataset:
@@ -120,6 +176,6 @@ def scalar_statistics(statistics: xr.Dataset) -> xr.Dataset:
     kept = [
         name
         for name, v in statistics.data_vars.items()
-        if v.dims == ("chain", "draw") and v.dtype.kind in "bif" and np.isfinite(v.values.astype(float)).all()
+        if v.dims == ("chain", "draw") and v.dtype.kind in "bif" and np.isfinite(v.to_numpy().astype(float)).all()
     ]
     return statistics[kept]

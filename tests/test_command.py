@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from src import command
 from src.command import ROOT, UserError, replacing, settings, understood
-from src.config import Config
+from src.config import Config, RecoverConfig
 
 CONF = ROOT / "conf"
 
@@ -27,12 +27,21 @@ def choices(group: str) -> list[str]:
 FILE = ["data.path=x.csv", "data.unit=firm", "data.time=year", "data.cohort=g", "data.outcome=y"]
 
 
+def composed_study(*overrides: str) -> RecoverConfig:
+    command.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return settings(compose("recover", list(overrides)))
+
+
 @pytest.mark.parametrize(
     ("group", "option"), [(g.name, o) for g in sorted(CONF.iterdir()) if g.is_dir() for o in choices(g.name)]
 )
 def test_every_yaml_composes(group, option):
     more = FILE if option == "csv" else []
-    assert isinstance(composed(f"{group}={option}", *more), Config)
+    if group != "generator":
+        assert isinstance(composed(f"{group}={option}", *more), Config)
+    if group in ("generator", "likelihood", "prior", "sampler"):
+        assert isinstance(composed_study(f"{group}={option}"), RecoverConfig)
 
 
 def test_the_contracts_own_file_command():

@@ -102,9 +102,9 @@ def test_effect_is_found_and_twins_stand_beside_it(run):
     estimands, comparison = table(run[0] / "estimands.csv"), table(run[0] / "comparison.csv")
     row = estimands.query("estimand == 'switching' and scale == 'outcome'").iloc[0]
     assert row["low"] < 0.4 < row["high"] + 0.15
-    assert set(comparison["estimator"]) == {"hier", "twfe", "twfe_exposures", "etwfe"}
+    assert set(comparison["estimator"]) == {"hier", "hier_common_scale", "twfe", "twfe_exposures", "etwfe"}
     same = comparison.query("estimand == 'att' and scale == 'percent'")
-    assert set(same["estimator"]) == {"hier", "twfe", "twfe_exposures", "etwfe"}
+    assert set(same["estimator"]) == {"hier", "hier_common_scale", "twfe", "twfe_exposures", "etwfe"}
     assert estimands["truth"].isna().all()
 
 
@@ -121,7 +121,7 @@ def test_same_settings_reuse_the_posterior_and_prob_rebuilds_tables(run, panel_f
     assert "is kept in" in capsys.readouterr().out
     assert (run[0] / "posterior.nc").read_bytes() == before
     assert set(table(run[0] / "estimands.csv")["prob"]) == {0.5}
-    assert set(table(run[0] / "comparison.csv")["estimator"]) == {"hier", "twfe"}
+    assert set(table(run[0] / "comparison.csv")["estimator"]) == {"hier", "hier_common_scale", "twfe"}
 
 
 def test_without_figures_those_of_the_earlier_run_go(run, panel_file):

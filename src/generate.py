@@ -1,0 +1,253 @@
+"""Worlds for the recovery study: small panels whose truth is known, each from a few numbers in conf/generator/.
+
+    y_it = alpha_i + lambda_t + x_it'beta + u_kt + v_ct + eps_it                            untreated outcome
+         + D_it tau_it + (1 - D_it) S_it'delta_control + D_it S_it'delta_treated            adoption, spillovers
+
+    tau_it = ramp(e) (mean + ownership_o + industry_k + cohort_g + unit_sd z_i) + cell_gt
+
+Who belongs where, who adopts when, who is seen when and the covariates are the *design*; intercepts, errors, shocks
+and effects are the *outcome*. Each has a seed of its own, so that several outcomes can be drawn over one design: the
+columns of the regression, and with them the compiled model, then stay the same. Effects and untreated outcomes draw
+from streams of their own, so that worlds that differ in their effects alone share their untreated outcomes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from src.config import DataConfig, GeneratorConfig
+from src.encode import encode
+from src.exposure import leave_one_out_share
+from src.panel import Panel, PanelError
+from src.synthetic import allocate, ar1
+
+FIRST = 2001
+OWNERSHIP = ("private", "state")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A design: who is where, adopts when and is seen when.
+
+    Attributes
+    ----------
+    cohort : array, shape (unit,)
+        Position of the first treated period; inf where never treated.
+    industry, district, ownership : array of int, shape (unit,)
+    seen : array of bool, shape (unit, period)
+    covariates : array, shape (covariate, unit, period)
+    """
+
+    cohort: np.ndarray
+    industry: np.ndarray
+    district: np.ndarray
+    ownership: np.ndarray
+    seen: np.ndarray
+    covariates: np.ndarray
+
+    @property
+    def treated(self) -> np.ndarray:
+        """D, shape (unit, period)."""
+        return np.arange(self.seen.shape[1]) >= self.cohort[:, None]
+
+
+def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
+    """One panel of a world, encoded as a user's file would be, with its truth.
+
+    Parameters
+    ----------
+    world : GeneratorConfig
+    design_seed, outcome_seed : int
+
+    Raises
+    ------
+    PanelError
+        A world that cannot be.
+    """
+    check_world(world)
+    frame = draw_design(world, np.random.default_rng([design_seed, 1]))
+    volatility = np.random.default_rng([outcome_seed, 2]).standard_normal(world.units)
+    tau = draw_effects(world, frame, volatility, np.random.default_rng([outcome_seed, 3]))
+    outcome = tau + draw_untreated(world, frame, volatility, np.random.default_rng([outcome_seed, 4]))
+    if world.exposed:
+        outcome += spillovers(world, frame)
+    rows = tabulate(frame, outcome, tau)
+    names = [f"x{j}" for j in range(len(frame.covariates))]
+    data = DataConfig(
+        name=world.name, unit="firm", time="year", cohort="first", outcome="y", is_log=False, covariates=names,
+        groups={"industry": "industry", "ownership": "ownership"} if world.grouped else {},
+        exposures={"district": "district", "industry": "industry"} if world.exposed else {},
+    )  # fmt: skip
+    sha256 = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
+    control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
+    treated = {name: world.spill_ratio * slope for name, slope in control.items()}
+    return encode(rows, data, sha256, "tau", control, treated)
+
+
+def check_world(world: GeneratorConfig) -> None:
+    """Refuse numbers that do not go together.
+
+    Raises
+    ------
+    PanelError
+    """
+    starts, adopters = world.starts, world.adopters
+    least = 2 * max(world.industries, world.districts)
+    wrong = {
+        f"starts={starts} and adopters={adopters} are to be equally long: a first treated period and a number of "
+        "adopters for each cohort": len(starts) != len(adopters) or not starts,
+        f"starts={starts} is to name different periods from 2 to {world.periods}, so that every adopter has a period "
+        "before adoption": len(set(starts)) < len(starts) or not all(2 <= start <= world.periods for start in starts),
+        f"adopters={adopters} is to have at least 1 adopter a cohort and leave some of the {world.units} units "
+        "untreated": min(adopters, default=1) < 1 or sum(adopters) >= world.units,
+        f"units={world.units} is too few for two units in every industry and district: give at least {least}, or fewer "
+        "industries and districts": world.units < least,
+        f"cohort_effects={world.cohort_effects} is to be empty or have a number for each cohort": (
+            len(world.cohort_effects) not in (0, len(starts))
+        ),
+        "ramp is empty: give the share of the effect that is reached at event times 0, 1, ...": not world.ramp,
+        f"on_scale={world.on_scale} is a correlation: give a number from -1 to 1": abs(world.on_scale) > 1,
+        f"tails={world.tails} has no finite variance: give more than 2 degrees of freedom, or 0 for normal": (
+            0 < world.tails <= 2
+        ),
+    }
+    for words, found in wrong.items():
+        if found:
+            raise PanelError(f"generator.{words}")
+
+
+def draw_design(world: GeneratorConfig, rng: np.random.Generator) -> Frame:
+    """Memberships of fixed sizes, adoption with odds that differ between industries, spells, covariates."""
+    units, periods = world.units, world.periods
+    industry = rng.permutation(np.repeat(np.arange(world.industries), zipf(units, world.industries, world.tail)))
+    district = rng.permutation(np.repeat(np.arange(world.districts), zipf(units, world.districts, world.tail)))
+    ownership = (rng.random(units) < world.state_share).astype(int)
+    score = 0.5 * rng.standard_normal(world.industries)[industry] + rng.gumbel(size=units)
+    adopters = rng.permutation(np.argsort(-score)[: sum(world.adopters)])
+    cohort = np.full(units, np.inf)
+    cohort[adopters] = np.repeat(np.array(world.starts, dtype=float) - 1, world.adopters)
+
+    late = np.where(rng.random(units) < world.late_entry, rng.integers(1, periods // 2 + 1, units), 0)
+    early = np.where(rng.random(units) < world.early_exit, rng.integers(periods // 2, periods, units), periods)
+    early[adopters], late[adopters] = periods, np.minimum(late[adopters], cohort[adopters] - 2).clip(0)
+    period = np.arange(periods)
+    seen = (period >= late[:, None]) & (period < early[:, None]) & (rng.random((units, periods)) >= world.missing)
+    never_seen = ~seen.any(axis=1)  # counted by nobody who reads the panel, so its neighbours' exposure would be off
+    seen[never_seen, late[never_seen]] = True
+    unseen_before = adopters[~(seen & (period < cohort[:, None]))[adopters].any(axis=1)]
+    seen[unseen_before, cohort[unseen_before].astype(int) - 1] = True
+    covariates = ar1(rng.standard_normal((world.covariates, units, periods)), 0.6)
+    return Frame(cohort, industry, district, ownership, seen, covariates)
+
+
+def zipf(total: int, levels: int, tail: float) -> np.ndarray:
+    """Sizes of levels in proportion to rank^-tail, two at least, shape (level,)."""
+    return allocate(total, np.arange(1, levels + 1) ** -tail, least=2)
+
+
+def draw_untreated(
+    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Outcomes without any adoption, shape (unit, period)."""
+    units, periods = frame.seen.shape
+    ever = np.isfinite(frame.cohort)
+    alpha = world.unit_effect_sd * (rng.standard_normal(units) + 0.5 * ever)
+    lambda_ = world.drift * np.arange(periods) + world.period_sd * rng.standard_normal(periods)
+    slopes = 0.3 * np.where(np.arange(world.covariates) % 2, -1.0, 1.0)
+    outcome = alpha[:, None] + lambda_ + np.tensordot(slopes, frame.covariates, axes=1)
+    for code, sd in ((frame.industry, world.industry_shock), (frame.district, world.district_shock)):
+        outcome += sd * ar1(rng.standard_normal((code.max() + 1, periods)), world.shock_rho)[code]
+    scale = world.sd * np.exp(world.spread * volatility - world.spread**2 + world.ever * ever)
+    return outcome + scale[:, None] * disturbances(world, units, rng)
+
+
+def disturbances(world: GeneratorConfig, units: int, rng: np.random.Generator) -> np.ndarray:
+    """Errors of unit variance, shape (unit, period); but for a random walk, whose steps have SD .4."""
+    periods = world.periods
+    normal = rng.standard_normal((units, periods))
+    if world.tails > 0:
+        normal = rng.standard_t(world.tails, (units, periods)) / np.sqrt(world.tails / (world.tails - 2))
+    if world.serial == "random_walk":
+        return 0.4 * np.cumsum(normal, axis=1)
+    if world.serial == "half_white":
+        return np.sqrt(0.5) * (ar1(normal, 0.9) + rng.standard_normal((units, periods)))
+    return ar1(normal, world.rho)
+
+
+def draw_effects(world: GeneratorConfig, frame: Frame, volatility: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Effect of own adoption at zero exposure, shape (unit, period); 0 before adoption."""
+    units, periods = frame.seen.shape
+    own = world.on_scale * volatility + np.sqrt(1 - world.on_scale**2) * rng.standard_normal(units)
+    by_owner = world.ownership_gap * (0.5 - frame.ownership)
+    level = world.effect + by_owner + by_industry(world, rng)[frame.industry] + world.unit_sd * own
+    for start, extra in zip(world.starts, world.cohort_effects or [0.0] * len(world.starts), strict=True):
+        level = level + extra * (frame.cohort == start - 1)
+    event_time = np.where(
+        frame.treated, np.arange(periods) - np.where(frame.treated.any(1), frame.cohort, 0)[:, None], 0
+    )
+    ramp = np.asarray(world.ramp)[np.minimum(event_time, len(world.ramp) - 1).astype(int)]
+    tau = ramp * level[:, None] + sparse_cells(world, frame, rng)
+    return np.where(frame.treated, tau, 0.0)
+
+
+def by_industry(world: GeneratorConfig, rng: np.random.Generator) -> np.ndarray:
+    """Deviations of the industries' effects, shape (industry,)."""
+    levels, size = world.industries, world.industry_sd
+    if world.industry_law == "one":  # the third largest is unlike the others
+        return np.where(np.arange(levels) == 2, 4 * size, 0.0)
+    if world.industry_law == "clustered":  # nothing in every other industry, twice the effect elsewhere
+        return np.where(np.arange(levels) % 2, -size, size)
+    if world.industry_law == "flip":  # a third of them is hurt as much as the others gain
+        return np.where(np.arange(levels) % 3 == 1, -2 * world.effect, 0.0)
+    return size * rng.standard_normal(levels)
+
+
+def sparse_cells(world: GeneratorConfig, frame: Frame, rng: np.random.Generator) -> np.ndarray:
+    """Effects of cohort x period cells that jump now and then, shape (unit, period): sums of sparse increments.
+
+    An increment from one cohort to the next (the first from 0), and from one event time to the next, is non-zero with
+    probability .1, of size `jump`, positive with probability .6.
+    """
+    periods, starts = world.periods, sorted(set(frame.cohort[np.isfinite(frame.cohort)]))
+    tau = np.zeros(frame.seen.shape)
+    if world.jump == 0:
+        return tau
+
+    def increments(count: int) -> np.ndarray:
+        sign = np.where(rng.random(count) < 0.6, 1.0, -1.0)
+        return np.where(rng.random(count) < 0.1, world.jump * sign, 0.0)
+
+    entry = np.cumsum(increments(len(starts)))
+    for start, first in zip(starts, entry, strict=True):
+        path = first + np.r_[0.0, np.cumsum(increments(periods - int(start) - 1))]
+        tau[np.ix_(frame.cohort == start, np.arange(int(start), periods))] = path
+    return tau
+
+
+def spillovers(world: GeneratorConfig, frame: Frame) -> np.ndarray:
+    """Slope times exposure, times `spill_ratio` once a unit has adopted itself, shape (unit, period)."""
+    slopes = ((frame.district, world.spill_district), (frame.industry, world.spill_industry))
+    received = sum(slope * np.nan_to_num(leave_one_out_share(frame.treated, code)) for code, slope in slopes)
+    return received * np.where(frame.treated, world.spill_ratio, 1.0)
+
+
+def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray) -> pd.DataFrame:
+    """Rows of the units and periods that are seen."""
+    unit, period = np.nonzero(frame.seen)
+    start = np.where(np.isfinite(frame.cohort), frame.cohort + FIRST, np.nan)
+    columns = {
+        "firm": np.char.add("f", np.char.zfill(unit.astype(str), 5)),
+        "year": FIRST + period,
+        "first": start[unit],
+        "industry": np.char.add("C", np.char.zfill(frame.industry[unit].astype(str), 2)),
+        "ownership": np.array(OWNERSHIP)[frame.ownership[unit]],
+        "district": np.char.add("d", np.char.zfill(frame.district[unit].astype(str), 3)),
+        "y": outcome[unit, period],
+        "tau": tau[unit, period],
+    }
+    columns |= {f"x{j}": values[unit, period] for j, values in enumerate(frame.covariates)}
+    return pd.DataFrame(columns)

@@ -1,0 +1,382 @@
+"""A study of calibration: `python -m src.recover generator=realistic n=200 'models=[hier,pooled]'`.
+
+    study ─▶ replications, one file each ─▶ recovered.csv, recovered.png
+
+Every replication is written as soon as it is done, so a study that was stopped goes on where it was, and n=500 after
+n=100 adds 400. Replications are shared among processes; a process keeps the models that it has compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from src.command import UserError, command, home, say
+from src.config import RecoverConfig
+from src.panel import count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.replicate import Study
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+SAID = 10  # lines of progress where nobody is watching
+
+
+def recover(config: RecoverConfig) -> int:
+    """Run the study and write its folder; 0 where every replication could be done, 1 where none could, else 3."""
+    from src import coverage, trace
+    from src.terminal import console
+
+    study = study_of(config)
+    name = study.name()
+    rehearse(study)
+    folder = claimed(home("recover", study.world.name, name), name, study, config.refit)
+    kept = finished(folder)
+    missing = [r for r in range(config.n) if r not in kept]
+    opening(study, config.n, len(missing), folder)
+    lost = run_all(study, missing, folder, config.cores, config.progress)
+    rows = load(folder, config.n)
+    if rows.empty:
+        reason = next(iter(lost.values()))
+        say(f"error: no replication could be done: {reason} (see {replications(folder)})")
+        return 1
+    table = coverage.recovered(rows, study.world.name, study.world.breaks)
+    trace.write(table.to_csv(index=False), folder / "recovered.csv")
+    heading = title(study, rows)
+    coverage.draw(rows, heading, folder / "recovered.png")
+    out = console()
+    out.print(coverage.printed(table, heading, remarks(study, rows, config.n, lost, folder)))
+    for file in ("recovered.csv", "recovered.png"):
+        out.print(f"  {folder / file}", soft_wrap=True)
+    return 3 if lost else 0
+
+
+def study_of(config: RecoverConfig) -> Study:
+    """The study that the settings describe.
+
+    Raises
+    ------
+    UserError
+        Nothing is to be studied.
+    """
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    from src.replicate import Study
+
+    if not config.models and not config.estimators:
+        raise UserError("models and estimators are both empty: name something to study, as in 'models=[hier]'")
+    options = {name: OmegaConf.to_object(compose("config", [f"model={name}"]).model) for name in config.models}
+    return Study(
+        world=config.generator,
+        likelihood=config.likelihood,
+        prior=config.prior,
+        sampler=config.sampler,
+        models=options,
+        estimators=tuple(config.estimators),
+        designs=config.designs,
+        seed=config.seed,
+    )
+
+
+def rehearse(study: Study) -> None:
+    """Draw one panel and hold the settings against it, so that a mistake dies here and not in every replication.
+
+    Raises
+    ------
+    UserError, PanelError
+        Settings that do not go together.
+    """
+    from src.design import build_design
+    from src.exposure import row_shares
+    from src.fit import errors_of
+
+    panel = study.panel(0)
+    regression, _ = build_design(panel, row_shares(panel)[0])
+    for model in study.models:
+        errors_of(study.config(model), regression)
+
+
+def claimed(folder: Path, name: str, study: Study, refit: bool) -> Path:
+    """The folder, with the settings of the study in it, if it is free or holds this very study.
+
+    Raises
+    ------
+    UserError
+        It holds another study.
+    """
+    from src import trace
+
+    record = folder / "study.json"
+    other = json.loads(record.read_text())["study"] if record.exists() else None
+    if other not in (None, name) and not refit:
+        raise UserError(
+            f"{folder} holds another study ({other}, this one is {name}): give another hydra.run.dir, or refit=true to "
+            "replace it"
+        )
+    if refit:
+        shutil.rmtree(replications(folder), ignore_errors=True)
+    replications(folder).mkdir(parents=True, exist_ok=True)
+    for left in replications(folder).glob(".*.part"):  # of processes that were stopped while they wrote
+        left.unlink(missing_ok=True)
+    facts = {"study": name, "settings": study.settings(), "libraries": trace.library_versions()}
+    trace.write(json.dumps(facts, indent=2), record)
+    return folder
+
+
+def replications(folder: Path) -> Path:
+    """Where a study keeps its replications."""
+    return folder / "replications"
+
+
+def file_of(folder: Path, r: int) -> Path:
+    """The file of replication r."""
+    return replications(folder) / f"{r:05d}.parquet"
+
+
+def finished(folder: Path) -> set[int]:
+    """Replications that are done."""
+    return {int(path.stem) for path in replications(folder).glob("*.parquet")}
+
+
+def load(folder: Path, n: int) -> pd.DataFrame:
+    """Rows of the replications below n that are done; attributes: those of every replication."""
+    import pandas as pd
+
+    frames = [pd.read_parquet(file_of(folder, r)) for r in sorted(finished(folder)) if r < n]
+    attributes = [frame.attrs for frame in frames]
+    for frame in frames:
+        frame.attrs = {}
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    rows.attrs = {"replications": attributes}
+    return rows
+
+
+def run_all(study: Study, missing: list[int], folder: Path, cores: int, progress: bool) -> dict[int, str]:
+    """Do the missing replications in `cores` processes; what was lost, with its reason."""
+    from src.terminal import console
+
+    if not missing:
+        return {}
+    lost: dict[int, str] = {}
+    try:
+        with workers(study, shared_out(missing, study.designs, cores), folder) as readers:
+            for report in shown(reports(readers), len(missing), progress):
+                if report.reason:
+                    lost[report.replication] = report.reason
+    except KeyboardInterrupt:
+        kept = count(len(finished(folder)), "replication")
+        console().print(f"kept: {kept} in {folder}; the same command goes on from there", soft_wrap=True)
+        raise
+    done = finished(folder)
+    return {r: lost.get(r, "its process ended early; the same command tries again") for r in missing if r not in done}
+
+
+def shared_out(missing: list[int], designs: int, cores: int) -> list[list[int]]:
+    """Replications of each process, equally many, of as few designs as that allows, in the order of their numbers."""
+    ordered = sorted(missing, key=lambda r: (r % designs, r))
+    bounds = [round(k * len(ordered) / cores) for k in range(cores + 1)]
+    shares = [sorted(ordered[a:b]) for a, b in pairwise(bounds)]
+    return [share for share in shares if share]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a process says of a replication: why it could not be done, or nothing."""
+
+    replication: int
+    reason: str = ""
+
+
+@contextmanager
+def workers(study: Study, shares: list[list[int]], folder: Path) -> Iterator[list[Connection]]:
+    """One process for each share, and the connections that they report on; all end with the block."""
+    context = multiprocessing.get_context("spawn")
+    processes, readers = [], []
+    with single_threaded():
+        for share in shares:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=work, args=(study, share, folder, writer), daemon=True)
+            process.start()
+            writer.close()
+            processes.append(process)
+            readers.append(reader)
+    try:
+        yield readers
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Processes started in the block use one thread each for linear algebra, and leave Ctrl-C to this one."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def work(study: Study, share: list[int], folder: Path, writer: Connection) -> None:
+    """Do the replications of a share, one after the other: a process of its own."""
+    from src.replicate import replicate
+    from src.trace import whole, write
+
+    compiled: dict = {}
+    for r in share:
+        file, failure = file_of(folder, r), file_of(folder, r).with_suffix(".error.txt")
+        try:
+            frame = replicate(study, r, compiled)
+            with whole(file) as part:
+                frame.to_parquet(part, index=False)
+            failure.unlink(missing_ok=True)
+            report = Report(r)
+        except Exception as error:  # one panel that cannot be fitted is a finding, not the end of the study
+            write(traceback.format_exc(), failure)
+            report = Report(r, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        try:
+            writer.send(report)
+        except BrokenPipeError:  # nobody listens any more: the study was killed
+            return
+
+
+def reports(readers: list[Connection]) -> Iterator[Report]:
+    """Reports as they come, until every process has ended."""
+    open_ = list(readers)
+    while open_:
+        for reader in cast("list[Connection]", wait(open_)):
+            try:
+                yield reader.recv()
+            except EOFError:
+                open_.remove(reader)
+
+
+def shown(found: Iterator[Report], total: int, progress: bool) -> Iterator[Report]:
+    """The reports, progress being said on the way: a bar for a person, a few lines for a log."""
+    from src.terminal import is_person
+
+    if not progress:
+        yield from found
+    elif is_person():
+        yield from with_bar(found, total)
+    else:
+        yield from with_lines(found, total)
+
+
+def with_bar(found: Iterator[Report], total: int) -> Iterator[Report]:
+    """The reports, under a bar with the time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    words = TextColumn("replications"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
+    with Progress(*words, *times) as bar:
+        task = bar.add_task("", total=total)
+        for report in found:
+            bar.advance(task)
+            yield report
+
+
+def with_lines(found: Iterator[Report], total: int) -> Iterator[Report]:
+    """The reports, a line with the time left for every tenth of them."""
+    start, step = time.monotonic(), max(1, total // SAID)
+    for done, report in enumerate(found, start=1):
+        if done % step == 0 or done == total:
+            left = (time.monotonic() - start) / done * (total - done)
+            print(f"  {done} of {total} replications, {in_time(left)} left", flush=True)
+        yield report
+
+
+def in_time(seconds: float) -> str:
+    """A duration in the unit that fits."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def opening(study: Study, n: int, missing: int, folder: Path) -> None:
+    """Say what is studied and how much of it is there already."""
+    from src.terminal import console
+
+    out = console()
+    names = ", ".join([*study.models, *study.estimators])
+    out.print(f"{study.world.name}: {count(n, 'replication')} of {count(study.designs, 'design')}; {names}")
+    if study.world.breaks:
+        out.print(f"assumption broken: {study.world.breaks}", style="yellow")
+    if missing < n:
+        out.print(f"{n - missing:,} are kept in {folder}; {missing:,} are left to do", soft_wrap=True)
+    if missing and study.models:
+        out.print("every process compiles each model once a design before it gets going")
+
+
+def title(study: Study, rows: pd.DataFrame) -> str:
+    """What the table and the figure are about."""
+    broken = f"; assumption broken: {study.world.breaks}" if study.world.breaks else ""
+    return f"{study.world.name}, {count(rows['replication'].nunique(), 'replication')}{broken}"
+
+
+def remarks(study: Study, rows: pd.DataFrame, n: int, lost: dict[int, str], folder: Path) -> list[str]:
+    """What a reader of the table is to know: what the columns are, what went wrong, where the time went."""
+    import numpy as np
+
+    designs = len({r % study.designs for r in rows["replication"].unique()})
+    notes = [
+        "SD: of the estimates about the truth; mean s.e.: posterior SD or standard error; ±: Monte Carlo error, over "
+        f"outcomes given {count(designs, 'design')}",
+    ]
+    for reason, times in Counter(lost.values()).most_common(3):
+        notes.append(f"{times} of {n} replications could not be done: {reason} (see {replications(folder)})")
+    checks = [attributes["checks"] for attributes in rows.attrs["replications"]]
+    for model in study.models:
+        diverged = sum(check[model]["divergences"] > 0 for check in checks)
+        rhat = max((check[model]["rhat"] for check in checks if np.isfinite(check[model]["rhat"])), default=np.nan)
+        notes.append(f"{model}: divergences in {diverged} of {len(checks)} fits, largest R-hat of the ATT {rhat:.3f}")
+    return [*notes, seconds_a_replication(rows.attrs["replications"])]
+
+
+def seconds_a_replication(attributes: list[dict]) -> str:
+    """Median seconds of every stage, what is compiled apart."""
+    import numpy as np
+
+    stages = dict.fromkeys(stage for found in attributes for stage in found["seconds"])
+    spent = {stage: [found["seconds"].get(stage, 0.0) for found in attributes] for stage in stages}
+    usual = {stage: float(np.median(values)) for stage, values in spent.items() if not stage.endswith("compile")}
+    compiling = sum(sum(values) for stage, values in spent.items() if "compile" in stage)
+    split = ", ".join(f"{stage} {value:.2f}" for stage, value in usual.items() if value >= 0.005)
+    return f"seconds a replication: {sum(usual.values()):.1f} ({split}); compiling {compiling:.0f} in all"
+
+
+if __name__ == "__main__":
+    command(recover, config_name="recover")

@@ -1,0 +1,226 @@
+"""One replication of a study of calibration: a panel whose truth is known, and what every estimator makes of it.
+
+    world ──draw──▶ Panel ──collapse──▶ evidence ──draws──▶ estimands ─▶ rows ◀─ frequentist estimates of the same panel
+
+A row is one estimator's say on one estimand. Besides estimate and standard error it keeps `pit`, the probability that
+the estimator gives to values below the truth: an equal-tailed interval of mass m holds the truth exactly if
+|pit - 1/2| <= m/2, so that coverage at any mass can be counted later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from models.inputs import CrossProducts, Design
+from src import estimand, sample, trace
+from src.collapse import Collapsed, collapse
+from src.compare import KEYS, keyed
+from src.config import SEEDS, Config, GeneratorConfig, PriorConfig, SamplerConfig
+from src.design import build_design
+from src.estimand import Average
+from src.exposure import row_shares
+from src.fit import build_model, errors_of, needs_units
+from src.frequentist import estimate
+from src.generate import draw
+from src.panel import Panel
+from src.sample import stopwatch
+
+MASSES = (0.5, 0.8, 0.9, 0.95)
+SOURCES = ("generate", "estimand", "identify", "frequentist", "replicate")  # beyond those that determine a posterior
+STRIDE, MOST_DESIGNS = 100_000, 1000  # seeds of one study do not reach those of the next
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that determines a replication but its number.
+
+    Attributes
+    ----------
+    world : GeneratorConfig
+    likelihood, prior, sampler
+        As in `src.fit`.
+    models : dict of str to dataclass
+        Options of every model that is fitted, by name.
+    estimators : tuple of str
+        Keys of `src.frequentist.ESTIMATORS`.
+    designs : int
+        Replication r has design r modulo this.
+    seed : int
+    """
+
+    world: GeneratorConfig
+    likelihood: Any
+    prior: PriorConfig
+    sampler: SamplerConfig
+    models: dict[str, Any]
+    estimators: tuple[str, ...]
+    designs: int
+    seed: int
+
+    def settings(self) -> dict:
+        """As plain values, without what cannot change a number."""
+        plain = asdict(self)
+        del plain["sampler"]["cores"], plain["world"]["breaks"]
+        return plain
+
+    def name(self) -> str:
+        """Hash of the settings and of the code: equal studies have equal replications."""
+        code = hashlib.sha256()
+        for source in SOURCES:
+            code.update((trace.ROOT / "src" / f"{source}.py").read_bytes())
+        text = json.dumps([self.settings(), trace.code_version(), code.hexdigest()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def panel(self, r: int) -> Panel:
+        """The panel of replication r."""
+        return draw(self.world, MOST_DESIGNS * self.seed + r % self.designs, STRIDE * self.seed + r)
+
+    def config(self, model: str) -> Config:
+        """What `src.fit` would be told to fit a model of this study."""
+        return Config(
+            model=self.models[model], likelihood=self.likelihood, prior=self.prior, sampler=self.sampler, seed=self.seed
+        )
+
+
+def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
+    """Rows of replication r.
+
+    Parameters
+    ----------
+    study : Study
+    r : int
+    compiled : dict
+        Compiled models by structure; receives those that it lacks.
+
+    Returns
+    -------
+    DataFrame
+        replication, estimator, estimand, group, level (text, empty where not applicable), n_units, truth, estimate, se,
+        p_positive, pit, low_<mass>, high_<mass> for each of `MASSES`; NaN where not identified. Attributes: seconds by
+        stage, and for each model its divergences and the R-hat of the ATT.
+    """
+    seconds: dict[str, float] = {}
+    checks: dict[str, dict[str, float]] = {}
+    with stopwatch(seconds, "draw"):
+        panel = study.panel(r)
+        shares, _ = row_shares(panel)
+    parts, evidence = [], {}
+    for model in study.models:
+        config = study.config(model)
+        units = needs_units(config)
+        with stopwatch(seconds, f"{model} collapse"):
+            if units not in evidence:
+                regression, _ = build_design(panel, shares, units)
+                evidence[units] = collapse(regression, errors_of(config, regression))
+        theta, checks[model] = sampled(config, evidence[units], STRIDE * study.seed + r, compiled, seconds)
+        with stopwatch(seconds, f"{model} estimands"):
+            found, draws = effects(theta, evidence[units])
+            parts.append(model_rows(found, draws).assign(estimator=model))
+            checks[model]["rhat"] = float(az.rhat(draws[..., 0]))
+    with stopwatch(seconds, "estimators"):
+        parts.append(classical_rows(panel, shares, study.estimators))
+    frame = pd.concat([part for part in parts if len(part)], ignore_index=True).assign(replication=r)
+    frame = frame[["replication", "estimator", *(name for name in parts[0] if name != "estimator")]]
+    frame.attrs = {"seconds": seconds, "checks": checks}
+    return frame
+
+
+def sampled(
+    config: Config, collapsed: Collapsed, seed: int, compiled: dict, seconds: dict[str, float]
+) -> tuple[xr.DataArray, dict[str, float]]:
+    """Draws of the coefficients in units of the outcome, dims (chain, draw, column), and the number of divergences."""
+    name, spent = config.model.name, {"compile": 0.0}
+    sampler = config.sampler
+    options = (sampler.draws, sampler.tune, sampler.chains, 1, sampler.target_accept, seed % SEEDS, False)
+    with stopwatch(seconds, f"{name} build"):
+        model = build_model(config, collapsed)
+        key = (name, structure(collapsed.regression.design, collapsed.evidence))
+    if sampler.backend == "pymc":
+        tree = sample.with_pymc([model], *options, spent)[0]
+    else:
+        with stopwatch(spent, "compile"):
+            if key not in compiled:
+                compiled[key] = sample.compile_model(model)
+        with stopwatch(spent, "sample"):
+            tree = sample.draw_compiled(sample.with_data_of(compiled[key], model), *options)
+    seconds.update({f"{name} {stage}": value for stage, value in spent.items()})
+    divergences = float(tree["sample_stats"]["diverging"].sum())
+    return tree["posterior"].to_dataset()["theta"] * collapsed.s, {"divergences": divergences}
+
+
+def structure(design: Design, evidence: CrossProducts) -> tuple:
+    """What is compiled into a model, beyond its name and options: everything of the design that is not data."""
+    blocks = tuple((block.name, block.dim, block.size, block.predictor is None) for block in design.blocks.values())
+    return blocks, design.blocks["path"].levels, evidence.sigma_known
+
+
+def effects(theta: xr.DataArray, collapsed: Collapsed) -> tuple[list[Average], np.ndarray]:
+    """Estimands of a panel and their draws, shape (chain, draw, estimand)."""
+    regression = collapsed.regression
+    terms = tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
+    found = estimand.averages(regression, collapsed.evidence, terms)
+    return found, estimand.draw_estimands(theta, regression.design.all_labels, found)
+
+
+def model_rows(found: list[Average], draws: np.ndarray) -> pd.DataFrame:
+    """Rows of a model; NaN where its draws never vary, because then it fixes the effect and finds nothing.
+
+    Parameters
+    ----------
+    found : list of Average
+    draws : array, shape (chain, draw, estimand)
+    """
+    flat = draws.reshape(-1, len(found))
+    flat = np.where(np.ptp(flat, axis=0) > 0, flat, np.nan)
+    truth = np.array([average.truth for average in found])
+    blank = np.where(np.isnan(flat).any(axis=0) | np.isnan(truth), np.nan, 0.0)
+    columns = {
+        "estimate": flat.mean(axis=0),
+        "se": flat.std(axis=0, ddof=1),
+        "p_positive": blank + (flat > 0).mean(axis=0),
+        "pit": blank + (flat < truth).mean(axis=0),
+    }
+    for mass in MASSES:
+        tails = [(1 - mass) / 2, (1 + mass) / 2]
+        columns[f"low_{100 * mass:.0f}"], columns[f"high_{100 * mass:.0f}"] = np.quantile(flat, tails, axis=0)
+    return pd.concat([about(found), pd.DataFrame(columns)], axis=1)
+
+
+def about(found: list[Average]) -> pd.DataFrame:
+    """What the estimands are and what is true of them."""
+    names = [*KEYS, "n_units", "truth"]
+    return pd.DataFrame([{name: getattr(average, name) for name in names} for average in found])
+
+
+def classical_rows(panel: Panel, shares: dict[str, np.ndarray], names: tuple[str, ...]) -> pd.DataFrame:
+    """Rows of the frequentist estimators, Student's t with (units - 1) degrees of freedom about the estimate.
+
+    Parameters
+    ----------
+    panel : Panel
+    shares : dict of str to array, shape (row,)
+    names : tuple of str
+    """
+    regression, _ = build_design(panel, shares)
+    spoken = np.ones(int(panel.treated.sum()), dtype=bool)
+    truths = about([*estimand.own_effects(regression, spoken), *estimand.spillover_effects(regression, spoken)])
+    table = keyed(estimate(panel, shares, MASSES[-1], names))
+    table = table[table["scale"] == "outcome"]
+    known = truths.merge(table[[*KEYS, "estimator", "estimate", "se"]], on=KEYS)
+    middle, se = known["estimate"].astype(float), known["se"].astype(float)
+    t = stats.t(len(panel.units) - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = known.assign(p_positive=t.cdf(middle / se), pit=t.cdf((known["truth"] - middle) / se))
+    for mass in MASSES:
+        reach = t.ppf((1 + mass) / 2) * se
+        known[f"low_{100 * mass:.0f}"], known[f"high_{100 * mass:.0f}"] = middle - reach, middle + reach
+    return known

@@ -1,0 +1,72 @@
+"""Plugging estimated errors in against sampling them: the full model in plain PyMC (`pytest -m slow -s`)."""
+
+import numpy as np
+import nutpie
+import pytest
+import xarray as xr
+
+from models import hier
+from src import estimand, sample
+from src.collapse import collapse
+from src.config import GeneratorConfig
+from src.design import build_design, with_log_scale
+from src.exposure import row_shares
+from src.generate import draw
+from src.nuisance import Errors
+from tests.oracles import explicit
+from tests.worlds import WEAK
+
+WORLD = {
+    **{"units": 500, "periods": 9, "starts": [4, 5, 6], "adopters": [30, 30, 30]},
+    **{"industries": 10, "districts": 20, "covariates": 1},
+}
+
+
+@pytest.mark.slow
+def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
+    """Over three panels: means within .1 posterior SD on average, SDs within 10%, of the fully sampled model."""
+    errors = Errors("ar1", "unit", ("district", "industry"))
+    shifts, ratios = [], []
+    for seed in range(3):
+        panel = draw(GeneratorConfig(name="oracle", **WORLD), 0, seed)
+        shares = row_shares(panel)[0]
+        collapsed = collapse(build_design(panel, shares, units=True)[0], errors)
+        model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK, unit=True)
+        tree = sample.draw_posterior(model, draws=1500, tune=500, target_accept=0.9, seed=seed)
+        theta = tree["posterior"]["theta"]
+
+        full = explicit.build(
+            with_log_scale(collapsed.regression, collapsed.nuisance.log_scale), errors, collapsed.s, WEAK
+        )
+        compiled = nutpie.compile_pymc_model(full, freeze_model=True)
+        drawn = nutpie.sample(
+            compiled, draws=1000, tune=600, chains=4, cores=2, seed=1, target_accept=0.85, progress_bar=False
+        )
+        other = xr.DataArray(
+            drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
+        )
+        plugged, sampled = (table(collapsed, t * collapsed.s) for t in (theta, other))
+        shifts.append((plugged["mean"] - sampled["mean"]) / sampled["sd"])
+        ratios.append(plugged["sd"] / sampled["sd"])
+        for key in [
+            ("att", "", ""),
+            ("contrast", "ownership", "private - state"),
+            ("spill_per_pp", "district", "control"),
+        ]:
+            row, full_row = plugged.loc[key], sampled.loc[key]
+            print(
+                seed,
+                *key,
+                f"plugged {row['mean']:.4f} ({row['sd']:.4f}) sampled {full_row['mean']:.4f} ({full_row['sd']:.4f})",
+            )
+    att = ("att", "", "")
+    assert np.sqrt(np.mean([shift[att] ** 2 for shift in shifts])) < 0.1
+    assert np.mean([ratio[att] for ratio in ratios]) == pytest.approx(1.0, abs=0.1)
+
+
+def table(collapsed, theta):
+    terms = tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
+    found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
+    draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
+    rows = estimand.table(draws, found, 0.9, is_log=False).fillna({"group": "", "level": ""})
+    return rows.set_index(["estimand", "group", "level"])
