@@ -36,22 +36,28 @@ def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
     divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
     bfmi = float(np.min(fraction_of_missing_information(statistics["energy"].to_numpy())))
     parameters = tree["posterior"].to_dataset()
-    # what the estimands average is judged there; what no estimand needs is prior and may mix as it will
-    averaged = ("theta", "lambda_", "beta")
-    varying = [name for name in map(str, parameters) if name not in averaged and not name.endswith("_effect")]
-    rhat = az.rhat(parameters[varying])
-    worst = {name: float(np.nanmax(rhat[name].to_numpy())) for name in varying}
+    varying = [name for name in map(str, parameters) if is_judged_alone(name)]
+    worst = {name: float(np.nanmax(az.rhat(parameters[name]).to_numpy())) for name in varying}
     found = {
         "rhat_max": float(estimands["r_hat"].max()),
         "ess_bulk_min": float(estimands["ess_bulk"].min()),
         "ess_tail_min": float(estimands["ess_tail"].min()),
-        "parameter_rhat_max": max(worst.values()),
+        "parameter_rhat_max": max(worst.values(), default=1.0),
         "divergences": divergences,
         "bfmi_min": bfmi,
     }
-    problems = list(sentences(found, estimands, max(worst, key=lambda name: worst[name])))
+    problems = list(sentences(found, estimands, max(worst, key=lambda name: worst[name], default="")))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"ok": not problems, "problems": problems, **found, "peak_memory_mb": round(memory, 1)}
+
+
+def is_judged_alone(name: str) -> bool:
+    """Whether a parameter means something by itself: spreads, slopes, lengths, sigma.
+
+    Levels of terms do not: the sum of mu, path, cohort and cell is known where the single ones are hardly more than
+    prior, and the estimands, which average that sum, are judged.
+    """
+    return name.startswith(("sd_", "delta_")) or name.endswith(("_slope", "_length")) or name in ("sigma", "difference")
 
 
 def fraction_of_missing_information(energy: np.ndarray) -> np.ndarray:

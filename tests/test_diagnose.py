@@ -65,6 +65,12 @@ def test_each_fault_is_named(tree, estimands, words):
     assert words in found["problems"][0]
 
 
+def test_a_model_without_spreads_or_slopes_is_judged_by_its_estimands():
+    bare = tree_of()
+    bare["posterior"] = xr.DataTree(bare["posterior"].to_dataset()[["mu", "cell_effect"]])
+    assert diagnose(bare, estimands_of())["ok"]
+
+
 def test_cells_are_judged_where_an_estimand_averages_them():
     """A cell that the data do not identify is prior; however its chains mix, no estimand shows it."""
     cells = np.stack([apart(), np.random.default_rng(3).normal(size=(CHAINS, DRAWS))], axis=-1)

@@ -85,7 +85,7 @@ def test_run_folder_keeps_the_contract(run):
     stages = {"load", "collapse", "compile", "sample", "estimand", "compare", "figure", "report", "total"}
     assert set(diagnostics["seconds"]) == stages
     with xr.open_datatree(folder / "posterior.nc") as tree:
-        groups = {"posterior", "sample_stats", "prior", "observed_data", "constant_data", "estimand"}
+        groups = {"posterior", "sample_stats", "prior", "observed_data", "constant_data", "estimand", "common_scale"}
         assert set(tree.children) == groups
         assert {"config", "data_sha256", "code_version", "libraries", "seed", "run_id"} <= set(tree.attrs)
         assert tree["estimand"]["att"].dims == ("chain", "draw")
