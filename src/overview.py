@@ -88,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(coverage(found, name)))
     print("\n### Root mean square error\n")
     print("\n".join(errors(found)))
-    print("\n\\* breaks an assumption: " + "; ".join(dict.fromkeys(broken(found))))
+    if worlds := list(dict.fromkeys(broken(found))):
+        print("\n\\* breaks an assumption: " + "; ".join(worlds))
     return 0
 
 
