@@ -8,12 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from models.inputs import CrossProducts, Design
 from src.design import Regression, with_log_scale, without_covariates
-from src.nuisance import Errors, Nuisance, estimate, precision_of, shock_columns, shock_precision
+from src.nuisance import (
+    Errors,
+    Nuisance,
+    estimate,
+    precision_of,
+    prior_of_the_rest,
+    shock_columns,
+    without_first_shocks,
+)
 from src.panel import PanelError
 from src.products import (
     TOLERANCE,
@@ -23,7 +30,6 @@ from src.products import (
     cross_products,
     dependent_columns,
     eliminate,
-    eliminate_blocks,
     independent_precision,
     least_squares,
     within_products,
@@ -167,18 +173,11 @@ def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProduc
     columns = [*(shock_columns(panel, shock) for shock in shocks), regression.matrix, outcome]
     stacked = sp.csr_array(sp.hstack(columns, format="csr"))
     products = within_products(stacked, panel.unit, precision_of(panel, nuisance))
-    gaps, periods = np.diff(panel.periods), len(panel.periods)
-    if shocks:
-        dense, _ = eliminate_blocks(products, shocks[0].levels, periods, shock_precision(gaps, shocks[0]))
-    else:
-        dense = products.toarray()
-    cross = as_evidence(dense, float(len(panel.outcome) - len(panel.units)))
-    if shocks[1:]:
-        prior = scipy.linalg.block_diag(
-            *(block for shock in shocks[1:] for block in [shock_precision(gaps, shock)] * shock.levels)
-        )
-        keep = np.arange(len(prior), len(cross.moment))
-        cross, _ = eliminate(cross, keep, np.arange(len(prior)), prior)
+    gaps = np.diff(panel.periods)
+    cross = as_evidence(without_first_shocks(products, gaps, shocks)[0], float(len(panel.outcome) - len(panel.units)))
+    prior = prior_of_the_rest(gaps, shocks)
+    if len(prior):
+        cross, _ = eliminate(cross, np.arange(len(prior), len(cross.moment)), np.arange(len(prior)), prior)
     return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
 
 

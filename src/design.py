@@ -56,6 +56,11 @@ class Regression:
         """Names of the exposures that vary."""
         return self.design.blocks["exposure"].levels if "exposure" in self.design.blocks else ()
 
+    @property
+    def share_of(self) -> dict[str, np.ndarray]:
+        """Each of those exposures on the rows, shape (row,)."""
+        return dict(zip(self.exposures, self.shares.T, strict=True))
+
 
 def build_design(
     panel: Panel, shares: dict[str, np.ndarray], units: bool = False, log_scale: np.ndarray | None = None
@@ -185,8 +190,7 @@ def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 def with_log_scale(regression: Regression, log_scale: np.ndarray) -> Regression:
     """The regression whose effects may depend on the log error scale of the units, shape (unit,)."""
-    shares = dict(zip(regression.exposures, regression.shares.T, strict=True))
-    return build_design(regression.panel, shares, units=True, log_scale=log_scale)[0]
+    return build_design(regression.panel, regression.share_of, units=True, log_scale=log_scale)[0]
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:
@@ -195,5 +199,4 @@ def without_covariates(regression: Regression, dropped: list[str]) -> Regression
     keep = [j for j, name in enumerate(panel.covariate_names) if name not in dropped]
     names = tuple(panel.covariate_names[j] for j in keep)
     smaller = replace(panel, covariates=panel.covariates[:, keep], covariate_names=names)
-    shares = dict(zip(regression.exposures, regression.shares.T, strict=True))
-    return build_design(smaller, shares, "unit" in regression.design.blocks)[0]
+    return build_design(smaller, regression.share_of, "unit" in regression.design.blocks)[0]

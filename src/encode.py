@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from src.config import DataConfig
-from src.panel import Factor, Panel, PanelError, Roster, Truth, count, some
+from src.panel import Factor, Panel, PanelError, Roster, Truth, count, first_rows, some
 from src.read import labels, numbers, read
 from src.validate import (
     TRANSFORMS,
@@ -78,7 +78,7 @@ def encode(
         return numbers(frame[name])[order]
 
     time = column(data.time).astype(np.int64)
-    start = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
+    start = first_rows(unit)
     check_duplicates(unit, time, units, order)
 
     notes: list[str] = []
@@ -429,7 +429,7 @@ def describe_adopters(time: np.ndarray, unit: np.ndarray, cohort: np.ndarray) ->
     cohort : array, shape (unit,)
     """
     notes = []
-    first_seen = time[np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])]
+    first_seen = time[first_rows(unit)]
     late = (first_seen >= cohort).sum()
     if late:
         notes.append(

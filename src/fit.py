@@ -47,7 +47,7 @@ def fit(config: Config) -> int:
         terminal.opening(panel, notes)
         tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
-            found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(tree))
+            found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(trace.theta(tree)))
             labels = collapsed.regression.design.all_labels
             draws = estimand.draw_estimands(trace.theta(tree), labels, found)
             tables = {config.model.name: estimand.table(draws, found, config.prob, panel.is_log)}

@@ -13,7 +13,6 @@ from streams of their own, so that worlds that differ in their effects alone sha
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,7 @@ from src.config import DataConfig, GeneratorConfig
 from src.encode import encode
 from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
-from src.synthetic import allocate, ar1
+from src.synthetic import allocate, ar1, sha256_of
 
 FIRST = 2001
 OWNERSHIP = ("private", "state")
@@ -82,10 +81,9 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
         groups={"industry": "industry", "ownership": "ownership"} if world.grouped else {},
         exposures={"district": "district", "industry": "industry"} if world.exposed else {},
     )  # fmt: skip
-    sha256 = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
     control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
     treated = {name: world.spill_ratio * slope for name, slope in control.items()}
-    return encode(rows, data, sha256, "tau", control, treated)
+    return encode(rows, data, sha256_of(rows), "tau", control, treated)
 
 
 def check_world(world: GeneratorConfig) -> None:

@@ -37,8 +37,15 @@ from scipy import optimize
 from scipy.special import gammaln
 
 from src.design import Regression
-from src.panel import Panel
-from src.products import ar1_bands, ar1_precision, centred_within, eliminate_blocks, within_products
+from src.panel import Panel, first_rows
+from src.products import (
+    BlockConditional,
+    ar1_bands,
+    ar1_precision,
+    centred_within,
+    eliminate_blocks,
+    within_products,
+)
 
 PASSES, SETTLED = 40, 0.004
 ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
@@ -255,7 +262,7 @@ class Workspace:
             np.diff(panel.periods),
             {name: slice(a, b) for name, a, b in zip(names, ends[:-1].tolist(), ends[1:].tolist(), strict=True)},
             adopters & enough,
-            np.flatnonzero(np.r_[True, panel.unit[1:] != panel.unit[:-1]]),
+            first_rows(panel.unit),
             np.sqrt(panel.weight),
             int(np.clip(ENTRIES // len(panel.unit), LEAST_DRAWS, MOST_DRAWS)),
         )
@@ -285,6 +292,35 @@ def shock_precision(gaps: np.ndarray, shock: Shock) -> np.ndarray:
     return (np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)) / shock.sd**2
 
 
+def without_first_shocks(
+    products: sp.csr_array, gaps: np.ndarray, shocks: list[Shock]
+) -> tuple[np.ndarray, BlockConditional | None]:
+    """Cross-products without the shocks that come first, integrated out level by level because levels share no row.
+
+    Parameters
+    ----------
+    products : sparse array, shape (column, column)
+        Shocks in the order given, other columns, the outcome.
+    gaps : array, shape (period - 1,)
+    shocks : list of Shock
+
+    Returns
+    -------
+    array, shape (other, other)
+    BlockConditional
+        None where there are no shocks.
+    """
+    if not shocks:
+        return products.toarray(), None
+    return eliminate_blocks(products, shocks[0].levels, len(gaps) + 1, shock_precision(gaps, shocks[0]))
+
+
+def prior_of_the_rest(gaps: np.ndarray, shocks: list[Shock]) -> np.ndarray:
+    """Prior precision of all shocks but the first, shape (column, column), block-diagonal over levels."""
+    blocks = [block for shock in shocks[1:] for block in [shock_precision(gaps, shock)] * shock.levels]
+    return scipy.linalg.block_diag(*blocks) if blocks else np.zeros((0, 0))
+
+
 def precision_of(panel: Panel, nuisance: Nuisance) -> sp.csr_array:
     """Precision of the errors, shape (row, row), in units of 1 / s^2."""
     return ar1_precision(panel.unit, panel.time, panel.weight * nuisance.weight[panel.unit], nuisance.rho)
@@ -301,17 +337,10 @@ def solve(work: Workspace, now: Nuisance) -> np.ndarray:
     products = within_products(stacked, work.panel.unit, precision_of(work.panel, now))
     shocks = list(now.shocks.values())
     first = shocks[0].levels * periods if shocks else 0
-    if shocks:
-        rest, blocks = eliminate_blocks(products, shocks[0].levels, periods, shock_precision(work.gaps, shocks[0]))
-    else:
-        rest, blocks = products.toarray(), None
+    rest, blocks = without_first_shocks(products, work.gaps, shocks)
     gram, moment = rest[:-1, :-1].copy(), rest[:-1, -1]
-    at = 0
-    for shock in shocks[1:]:
-        prior = shock_precision(work.gaps, shock)
-        for _ in range(shock.levels):
-            gram[at : at + periods, at : at + periods] += prior
-            at += periods
+    prior = prior_of_the_rest(work.gaps, shocks)
+    gram[: len(prior), : len(prior)] += prior
     for name, block in work.blocks.items():
         own = np.arange(block.start - first, block.stop - first)
         gram[own, own] += now.spreads[name] ** -2.0
@@ -323,9 +352,8 @@ def solve(work: Workspace, now: Nuisance) -> np.ndarray:
     if blocks is None:
         return others
     pull = blocks.cross.reshape(first, -1) @ others
-    target = (
-        np.column_stack([blocks.moment.ravel(), rng.standard_normal((first, work.draws)) / np.sqrt(work.draws)]) - pull
-    )
+    noise = rng.standard_normal((first, work.draws)) / np.sqrt(work.draws)
+    target = np.column_stack([blocks.moment.ravel(), noise]) - pull
     drawn = blocks.factor @ target.reshape(shocks[0].levels, periods, -1)
     return np.vstack([drawn.reshape(first, -1), others])
 

@@ -140,6 +140,11 @@ class Panel:
         return self.time - self.row_cohort
 
 
+def first_rows(unit: np.ndarray) -> np.ndarray:
+    """Position of the first row of each unit, shape (unit,); a unit's rows are together."""
+    return np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
+
+
 def count(n: int | np.integer, noun: str) -> str:
     """A count with its noun: "1 unit", "1,200 rows"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

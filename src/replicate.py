@@ -74,10 +74,8 @@ class Study:
 
     def name(self) -> str:
         """Hash of the settings and of the code: equal studies have equal replications."""
-        code = hashlib.sha256()
-        for source in SOURCES:
-            code.update((trace.ROOT / "src" / f"{source}.py").read_bytes())
-        text = json.dumps([self.settings(), trace.code_version(), code.hexdigest()], sort_keys=True)
+        code = trace.code_version(*(f"src/{source}.py" for source in SOURCES))
+        text = json.dumps([self.settings(), code], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def panel(self, r: int) -> Panel:
@@ -166,8 +164,7 @@ def structure(design: Design, evidence: CrossProducts) -> tuple:
 def effects(theta: xr.DataArray, collapsed: Collapsed) -> tuple[list[Average], np.ndarray]:
     """Estimands of a panel and their draws, shape (chain, draw, estimand)."""
     regression = collapsed.regression
-    terms = tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
-    found = estimand.averages(regression, collapsed.evidence, terms)
+    found = estimand.averages(regression, collapsed.evidence, trace.terms(theta))
     return found, estimand.draw_estimands(theta, regression.design.all_labels, found)
 
 

@@ -58,8 +58,12 @@ def load(data: SyntheticConfig) -> Panel:
         See `draw` and `src.encode.encode`.
     """
     world = draw(data)
-    sha256 = hashlib.sha256(pd.util.hash_pandas_object(world.frame, index=False).to_numpy().tobytes()).hexdigest()
-    return encode(world.frame, data, sha256, world.tau_column, world.slope_control, world.slope_treated)
+    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, world.slope_control, world.slope_treated)
+
+
+def sha256_of(frame: pd.DataFrame) -> str:
+    """Of the values of a drawn frame, which has no file."""
+    return hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()).hexdigest()
 
 
 def draw(data: SyntheticConfig) -> World:

@@ -30,10 +30,10 @@ STAGES = (
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 
 
-def code_version() -> str:
-    """Hash of the sources that determine a posterior."""
+def code_version(*more: str) -> str:
+    """Hash of the sources that determine a posterior, and of those that `more` names beyond them, as "src/read.py"."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
+    for path in sorted(path for pattern in (*SOURCES, *more) for path in ROOT.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -144,10 +144,9 @@ def theta(tree: xr.DataTree, group: str = "posterior") -> xr.DataArray:
     return tree[group].to_dataset()["theta"]
 
 
-def terms(tree: xr.DataTree) -> tuple[str, ...]:
-    """Names of the design's blocks that the model of this run uses, in order."""
-    labels = theta(tree)["column"].to_numpy()
-    return tuple(dict.fromkeys(str(label).partition("[")[0] for label in labels))
+def terms(theta: xr.DataArray) -> tuple[str, ...]:
+    """Names of the design's blocks that coefficients over labelled columns belong to, in order."""
+    return tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from src.config import DataConfig
-from src.panel import Factor, PanelError, count, some
+from src.panel import Factor, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
 
 MARKS = ":@/[]"  # with which labels and paths are put together
@@ -340,7 +340,7 @@ def check_outcome(outcome: np.ndarray, unit: np.ndarray, name: str) -> None:
     PanelError
     """
     tiny = 1e-12 * max(np.abs(outcome).max(), 1e-300)
-    start = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
+    start = first_rows(unit)
     within = np.maximum.reduceat(outcome, start) - np.minimum.reduceat(outcome, start)
     if within.max() <= tiny:
         where = "" if np.ptp(outcome) <= tiny else " within every unit"

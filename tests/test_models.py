@@ -11,7 +11,7 @@ from src import estimand, sample
 from src.collapse import collapse, least_squares
 from src.design import build_design
 from src.exposure import row_shares
-from src.trace import ROOT
+from src.trace import ROOT, terms
 from tests.worlds import WEAK, panel_of, staggered
 
 VARIANTS = [
@@ -43,8 +43,7 @@ def effects_of(collapsed, function, priors=WEAK, draws=1000, seed=1, **options):
     model = build(collapsed, function, priors, **options)
     tree = sample.draw_posterior(model, draws=draws, tune=600, target_accept=0.9, seed=seed)
     theta = tree["posterior"]["theta"] * collapsed.s
-    terms = tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
-    found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
+    found = estimand.averages(collapsed.regression, collapsed.evidence, terms(theta))
     draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
     table = estimand.table(draws, found, 0.95, is_log=False).fillna({"group": "", "level": ""})
     return table.set_index(["estimand", "group", "level"])

@@ -13,6 +13,7 @@ from src.design import build_design, with_log_scale
 from src.exposure import row_shares
 from src.generate import draw
 from src.nuisance import Errors
+from src.trace import terms
 from tests.oracles import explicit
 from tests.worlds import WEAK
 
@@ -65,8 +66,7 @@ def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
 
 
 def table(collapsed, theta):
-    terms = tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
-    found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
+    found = estimand.averages(collapsed.regression, collapsed.evidence, terms(theta))
     draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
     rows = estimand.table(draws, found, 0.9, is_log=False).fillna({"group": "", "level": ""})
     return rows.set_index(["estimand", "group", "level"])
