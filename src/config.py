@@ -11,7 +11,12 @@ from typing import Any
 from omegaconf import MISSING
 
 SEEDS = 2**32  # what NumPy's and nutpie's generators take alike
-ESTIMATORS = ("twfe", "twfe_exposures", "etwfe")  # keys of src.frequentist.ESTIMATORS, which is slow to import
+ESTIMATORS = (
+    "twfe",
+    "twfe_exposures",
+    "etwfe",
+    "etwfe_groups",
+)  # keys of src.frequentist.ESTIMATORS, which is slow to import
 
 
 def choice(*options: str, default: str = MISSING) -> Any:
@@ -215,7 +220,7 @@ class Config:
     sampler: SamplerConfig = MISSING
     seed: int = number(1, least=0, below=SEEDS)
     prob: float = number(0.95, above=0, below=1)
-    estimators: list[str] = field(default_factory=lambda: list(ESTIMATORS), metadata={"each": ESTIMATORS})
+    estimators: list[str] = field(default_factory=lambda: list(ESTIMATORS[:3]), metadata={"each": ESTIMATORS})
     figures: bool = True
     progress: bool = True
     refit: bool = False

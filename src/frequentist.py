@@ -28,6 +28,7 @@ COLUMNS = [
 ]
 CONTRAST_LEVELS = range(2, 6)
 FEW_UNITS = 5
+MOST_CELLS = 1000  # of one regression of `etwfe_groups`
 STALLED = "demean_by_groups .* did not converge"  # diff-diff's warning that its numbers may be inaccurate
 
 
@@ -191,7 +192,48 @@ def etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
     return tabulate(panel, effects, "etwfe", prob, left_out(exposures).removeprefix("; "))
 
 
-ESTIMATORS = {"twfe": twfe, "twfe_exposures": twfe_exposures, "etwfe": etwfe}
+def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
+    """Extended two-way fixed effects within the levels of each group, averaged by rows: nothing is borrowed.
+
+        y_it = alpha_i + lambda_t + x_it'beta + sum over t >= g of 1{i in cohort g, level k, period t} tau_gkt + eps_it
+
+    One regression a group. Assumes what `etwfe` assumes; period effects are common to all levels.
+
+    Parameters
+    ----------
+    panel : Panel
+    exposures : dict of str to array, shape (row,)
+        Left out here; they only decide what the note says.
+    prob : float
+        Mass of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        `att_by` for each group, `contrast` for groups with two to five levels; NaN for a group with too many cells.
+    """
+    treated = panel.treated
+    at = cell_labels(panel.row_cohort[treated].astype(int), panel.time[treated])
+    effects = []
+    for group, label in group_labels(panel).items():
+        rows = {str(level): treated & (label == level) for level in np.unique(label[treated])}
+        finest = np.full(len(treated), "", dtype=object)
+        finest[treated] = joint_labels(at, label[treated])
+        cells = {str(cell): finest == cell for cell in np.unique(finest[treated])}
+        if len(cells) > MOST_CELLS:
+            reason = f"not run: {len(cells):,} cells of cohort, period and {group} are more than {MOST_CELLS:,}"
+            effects += [Effect("att_by", group, level, np.nan, np.nan, (mask,), reason) for level, mask in rows.items()]
+            continue
+        fit = regress(panel, cells)
+        weights = {
+            level: {cell: mean(inside, mask, panel.weight) for cell, inside in cells.items() if (inside & mask).any()}
+            for level, mask in rows.items()
+        }
+        effects += effects_of_levels(fit, group, rows, weights, len(rows) in CONTRAST_LEVELS)
+    return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures).removeprefix("; "))
+
+
+ESTIMATORS = {"twfe": twfe, "twfe_exposures": twfe_exposures, "etwfe": etwfe, "etwfe_groups": etwfe_groups}
 
 
 def estimate(panel: Panel, exposures: dict[str, np.ndarray], prob: float, names: Iterable[str]) -> pd.DataFrame:
@@ -362,17 +404,42 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
         `att_by` for levels with treated rows; `contrast` "a - b" for groups (not interactions) with two to five.
     """
     treated = panel.treated
-    labels = {name: np.array(factor.levels)[factor.code][panel.unit] for name, factor in panel.groups.items()}
+    labels = group_labels(panel)
     labels |= {f"{a}:{b}": joint_labels(labels[a], labels[b]) for a, b in combinations(panel.groups, 2)}
     effects = []
     for group, label in labels.items():
         rows = {str(level): treated & (label == level) for level in np.unique(label[treated])}
         fit = regress(panel, {f"D[{level}]": mask for level, mask in rows.items()} | others)
-        effects += [combine(fit, "att_by", group, level, {f"D[{level}]": 1.0}, mask) for level, mask in rows.items()]
-        if group in panel.groups and len(rows) in CONTRAST_LEVELS:
-            for a, b in combinations(rows, 2):
-                weights = {f"D[{a}]": 1.0, f"D[{b}]": -1.0}
-                effects.append(combine(fit, "contrast", group, f"{a} - {b}", weights, rows[a], rows[b]))
+        weights = {level: {f"D[{level}]": 1.0} for level in rows}
+        contrasted = group in panel.groups and len(rows) in CONTRAST_LEVELS
+        effects += effects_of_levels(fit, group, rows, weights, contrasted)
+    return effects
+
+
+def group_labels(panel: Panel) -> dict[str, np.ndarray]:
+    """Level of every group in each row, shape (row,)."""
+    return {name: np.array(factor.levels)[factor.code][panel.unit] for name, factor in panel.groups.items()}
+
+
+def effects_of_levels(
+    fit: Fit, group: str, rows: dict[str, np.ndarray], weights: dict[str, dict[str, float]], contrasted: bool
+) -> list[Effect]:
+    """`att_by` for each level of a group and, if `contrasted`, the difference of each pair of them.
+
+    Parameters
+    ----------
+    fit : Fit
+    group : str
+    rows : dict of str to array of bool, shape (row,)
+        Treated rows of each level.
+    weights : dict of str to dict
+        Combination of coefficients that is the effect of each level.
+    contrasted : bool
+    """
+    effects = [combine(fit, "att_by", group, level, weights[level], mask) for level, mask in rows.items()]
+    for a, b in combinations(rows, 2) if contrasted else ():
+        less = {name: -value for name, value in weights[b].items()}
+        effects.append(combine(fit, "contrast", group, f"{a} - {b}", weights[a] | less, rows[a], rows[b]))
     return effects
 
 

@@ -11,7 +11,17 @@ import pytest
 from src import frequentist
 from src.config import DataConfig
 from src.encode import encode, load
-from src.frequentist import COLUMNS, estimate, etwfe, etwfe_regression, regress, tabulate, twfe, twfe_exposures
+from src.frequentist import (
+    COLUMNS,
+    estimate,
+    etwfe,
+    etwfe_groups,
+    etwfe_regression,
+    regress,
+    tabulate,
+    twfe,
+    twfe_exposures,
+)
 from src.panel import Factor, Panel, PanelError, Roster
 from src.read import read
 from tests.worlds import panel_of
@@ -223,6 +233,35 @@ def test_effects_by_group_are_least_squares():
     assert cells.n_obs.sum() == panel.treated.sum()
 
 
+def test_extended_twfe_within_groups_is_least_squares():
+    panel = simulate()
+    table = etwfe_groups(panel, {}, 0.95)
+    label = panel.groups["ownership"].code[panel.unit]
+    kinds = [(g, t, k) for g in (3, 5) for t in range(g, 8) for k in (0, 1)]
+    cells = [(panel.row_cohort == g) & (panel.time == t) & (label == k) for g, t, k in kinds]
+    slopes, covariance = brute_force(panel, cells)
+    mass = np.array([panel.weight[cell].sum() for cell in cells])
+    private, state = (mass * [k == level for *_, k in kinds] for level in (0, 1))
+    private, state = private / private.sum(), state / state.sum()
+    wanted = {"att_by": ("private", private), "contrast": ("private - state", private - state)}
+    for estimand, (level, weights) in wanted.items():
+        row = pick(table, estimand, "ownership", level)
+        assert (row.estimate, row.se) == pytest.approx(
+            (weights @ slopes, np.sqrt(weights @ covariance @ weights)), rel=1e-6
+        )
+    assert row.n_obs == panel.treated.sum()
+    assert set(table.group) == {"industry", "ownership"}
+
+
+def test_too_many_cells_are_refused_in_words(monkeypatch):
+    monkeypatch.setattr(frequentist, "MOST_CELLS", 20)
+    table = etwfe_groups(simulate(), {}, 0.95)
+    row = pick(table, "att_by", "industry", "A")
+    assert np.isnan(row.estimate)
+    assert "not run" in row.note
+    assert np.isfinite(pick(table, "att_by", "ownership", "state").estimate)
+
+
 def test_spillover_averages_are_least_squares_with_delta_method_errors():
     panel = simulate()
     exposures = shares(panel)
@@ -413,4 +452,4 @@ def test_unknown_estimators_are_refused():
 def test_importing_does_not_load_the_estimators():
     code = "import sys, src.frequentist; sys.exit(bool({'pyfixest', 'diff_diff'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert frequentist.ESTIMATORS.keys() == {"twfe", "twfe_exposures", "etwfe"}
+    assert frequentist.ESTIMATORS.keys() == {"twfe", "twfe_exposures", "etwfe", "etwfe_groups"}
