@@ -24,10 +24,11 @@ from src.trace import whole
 ALL = "(all)"
 MOST_LEVELS = 5  # a group with more is one row
 OWN_ROWS = ("att_event", "contrast")  # but for these, each of which is a question of its own
+SMALL = 4  # adopters in a small cell, at most
 FAIR_SHARE = 0.5  # of the replications that a level must be in to be called the worst
 COLUMNS = [
-    *["generator", "estimator", *KEYS, "replications", "missing", "bias", "mc_bias", "rmse", "sd_of_estimates"],
-    *["mean_se", "coverage_90", "mc_90", "coverage_95", "mc_95", "width_90", "width_95"],
+    *["generator", "estimator", *KEYS, "replications", "missing", "bias", "mc_bias", "rmse", "rmse_small"],
+    *["sd_of_estimates", "mean_se", "coverage_90", "mc_90", "coverage_95", "mc_95", "width_90", "width_95"],
     *["p_below_05", "p_above_95", "worst_level", "worst_coverage", "note"],
 ]
 MAIN = ("att", "total_treated", "switching", "contrast", "spill_per_pp")
@@ -58,11 +59,12 @@ def recovered(rows: pd.DataFrame, generator: str, breaks: str = "") -> pd.DataFr
     Returns
     -------
     DataFrame
-        `COLUMNS`. sd_of_estimates is the SD of (estimate - truth), which mean_se, the mean posterior SD or standard
-        error, should match. A row for each level where there are at most five (and for each event time); groups with
-        more have one with level "(all)", which names the level that fares worst among those that are in at least half
-        of the replications. p_below_05 and p_above_95, for `att` only, are the shares of replications in which
-        P(effect > 0) is below .05 and above .95. `missing` counts rows without an estimate.
+        `COLUMNS`. rmse_small is over cells of at most four adopters. sd_of_estimates is the SD of (estimate - truth),
+        which mean_se, the mean posterior SD or standard error, should match. A row for each level where there are at
+        most five (and for each event time); groups with more have one with level "(all)", which names the level that
+        fares worst among those that are in at least half of the replications. p_below_05 and p_above_95, for `att`
+        only, are the shares of replications in which P(effect > 0) is below .05 and above .95. `missing` counts rows
+        without an estimate.
 
     Notes
     -----
@@ -102,6 +104,7 @@ def performance(rows: pd.DataFrame) -> dict:
         "bias": mean(error),
         "mc_bias": monte_carlo_error(error, replication),
         "rmse": np.sqrt(mean(error**2)),
+        "rmse_small": np.sqrt(mean(error[known["n_units"].to_numpy() <= SMALL] ** 2)),
         "sd_of_estimates": np.std(error, ddof=1) if len(error) > 1 else np.nan,
         "mean_se": mean(known["se"].to_numpy()),
     }

@@ -12,8 +12,10 @@ def study(generator: str, note: str = "") -> pd.DataFrame:
     blank = dict.fromkeys(COLUMNS)
     both = {"generator": generator, "replications": 50, "note": note, "p_below_05": 0.04, "p_above_95": 0.06}
     att = both | {"estimator": "hier", "estimand": "att", "coverage_90": 0.88, "coverage_95": 0.94, "rmse": 0.1234}
+    att |= {"mc_90": 0.02, "mc_95": 0.02}
     industries = both | {"estimator": "hier", "estimand": "att_by", "group": "industry", "level": "(all)"}
     industries |= {"coverage_90": 0.91, "coverage_95": 0.96, "rmse": 0.5, "worst_coverage": 0.72}
+    industries |= {"mc_90": 0.01, "mc_95": 0.01, "rmse_small": 0.75}
     classical = att | {"estimator": "twfe", "coverage_90": 0.5, "rmse": 0.25}
     return pd.DataFrame([blank | row for row in (att, industries, classical)])
 
@@ -27,7 +29,8 @@ def test_studies_stand_side_by_side(tmp_path, capsys):
     assert "| calm | 50 | 0.88 / 0.94 |" in said
     assert "| 0.91 / 0.96 |" in said
     assert "| 0.72 |" in said
-    assert "| calm | 0.123 / 0.25 | 0.5 / – | 0.04, 0.06 |" in said
+    assert "| calm | 50 | **0.50** / 0.94 |" in said  # of the classical estimator
+    assert "| calm | 0.123 / 0.25 | 0.5 / – | 0.75 / – | 0.04, 0.06 |" in said
     assert "| wild * |" in said
     assert "* breaks an assumption: wild (errors are normal)" in said
 
@@ -36,6 +39,13 @@ def test_nothing_is_marked_where_every_assumption_holds(tmp_path, capsys):
     study("calm").to_csv(tmp_path / "recovered.csv", index=False)
     assert main([str(tmp_path)]) == 0
     assert "breaks an assumption" not in capsys.readouterr().out
+
+
+def test_the_figure_is_drawn_where_it_is_asked_for(tmp_path, capsys):
+    study("calm").to_csv(tmp_path / "recovered.csv", index=False)
+    assert main([str(tmp_path), "--figure", str(tmp_path / "all.png")]) == 0
+    capsys.readouterr()
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("root", ["", "absent"])
