@@ -160,6 +160,7 @@ def settings(composed: DictConfig) -> Config | RecoverConfig:
     assert isinstance(found, Config | RecoverConfig)
     if isinstance(found, Config):
         make_replacements(found)
+        found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
     check_values(found, "", type(found))
     return found
 
@@ -181,18 +182,44 @@ def make_replacements(found: Config) -> None:
     found.replace = schema.Replacement()
 
 
-def columns(name: str, given: Any) -> dict[str, str]:
+def columns(name: str, given: Any) -> dict[str, Any]:
     """A dictionary of columns given on the command line; names that are numbers become text.
 
     Raises
     ------
     UserError
-        It is something else.
+        It is something else. An exposure may be a dictionary itself.
     """
     words = [*given.keys(), *given.values()] if isinstance(given, dict) else [None]
-    if not all(isinstance(word, str | int | float) and not isinstance(word, bool) for word in words):
+    plain = [word for word in words if not (name == "exposures" and isinstance(word, dict))]
+    if not all(isinstance(word, str | int | float) and not isinstance(word, bool) for word in plain):
         raise UserError(f"data.{name}={given} is not a dictionary of columns; give one as in 'data.{name}={{a: b}}'")
-    return {str(key): str(column) for key, column in given.items()}
+    return {str(key): entry if isinstance(entry, dict) else str(entry) for key, entry in given.items()}
+
+
+def exposure(name: str, entry: Any) -> str | schema.ExposureConfig:
+    """An entry of data.exposures: the name of a column as it is, a dictionary as a dataclass.
+
+    Raises
+    ------
+    UserError
+        It is something else, or says something that an exposure does not know.
+    """
+    if isinstance(entry, str | int | float) and not isinstance(entry, bool):
+        return str(entry)
+    known = [f.name for f in fields(schema.ExposureConfig)]
+    if not isinstance(entry, dict):
+        raise UserError(f"data.exposures.{name}={entry} is neither a column nor a dictionary of {', '.join(known)}")
+    for word in entry:
+        if word not in known:
+            hint = closest(str(word), known)
+            raise UserError(f"data.exposures.{name} has no setting {word}{hint}; choose from {', '.join(known)}")
+    try:
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.ExposureConfig), entry))
+    except OmegaConfBaseException as error:
+        raise UserError(f"data.exposures.{name}: {str(error).splitlines()[0]}") from error
+    assert isinstance(found, schema.ExposureConfig)
+    return found
 
 
 def check_values(node: Any, prefix: str, settings: type) -> None:
@@ -218,6 +245,12 @@ def check_values(node: Any, prefix: str, settings: type) -> None:
         value, name = getattr(node, f.name), f"{prefix}{f.name}"
         if is_dataclass(value):
             check_values(value, f"{name}.", settings)
+        elif value is None:
+            continue
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                if is_dataclass(entry):
+                    check_values(entry, f"{name}.{key}.", settings)
         elif "options" in f.metadata:
             check_options(name, [value], f.metadata["options"])
         elif "each" in f.metadata:

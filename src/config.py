@@ -19,7 +19,7 @@ ESTIMATORS = (
 )  # keys of src.frequentist.ESTIMATORS, which is slow to import
 
 
-def choice(*options: str, default: str = MISSING) -> Any:
+def choice(*options: str, default: str | None = MISSING) -> Any:
     """A field that takes one of a few words."""
     return field(default=default, metadata={"options": options})
 
@@ -27,6 +27,25 @@ def choice(*options: str, default: str = MISSING) -> Any:
 def number(default: Any, above: float | None = None, least: float | None = None, below: float | None = None) -> Any:
     """A field with bounds: value > above, >= least, < below."""
     return field(default=default, metadata={"above": above, "least": least, "below": below})
+
+
+@dataclass
+class ExposureConfig:
+    """One entry of data.exposures: who is exposed to whom. Exactly one of share, ring, kernel, neighbours, weights."""
+
+    share: str | None = None  # column: the others of the same level, each counting alike
+    ring: list[float] | None = None  # kilometres: units farther than the first and at most as far as the second
+    kernel: str | None = choice("exponential", "gaussian", "triangular", default=None)  # ties that fade with distance
+    neighbours: int | None = number(None, least=1)  # the nearest so many units
+    weights: str | None = None  # file of ties: from, to, weight in a .csv or .parquet; or a .gal or .gwt
+    latitude: str | None = None  # columns, in degrees
+    longitude: str | None = None
+    scale: float | None = number(None, above=0)  # kilometres, of the kernel
+    cutoff: float | None = number(None, above=0)  # kilometres, beyond which the kernel is zero
+    between: str | None = None  # column whose levels the file of ties speaks of; null: units
+    size: str | None = None  # column: how much a unit counts, in its first row
+    form: str | None = choice("share", "additive", "nearest", default=None)  # null: additive for rings and kernels
+    lag: int = number(0, least=0)  # periods from adoption until others are exposed to it
 
 
 @dataclass
@@ -48,10 +67,18 @@ class DataConfig:
     groups: dict[str, str] = field(default_factory=dict)
     predictors: dict[str, str] = field(default_factory=dict)
     covariates: list[str] = field(default_factory=list)
-    exposures: dict[str, str] = field(default_factory=dict)
+    exposures: dict[str, Any] = field(default_factory=dict)  # name: column, or an ExposureConfig
     weights: str | None = None
     weigh_exposures: bool = False
     membership: str = choice("error", "first", "before", default="error")
+
+
+def exposure_entries(data: DataConfig) -> dict[str, ExposureConfig]:
+    """Entries of data.exposures in full: the name of a column alone is that of a share."""
+    return {
+        name: entry if isinstance(entry, ExposureConfig) else ExposureConfig(share=entry)
+        for name, entry in data.exposures.items()
+    }
 
 
 @dataclass

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import Block, Design
+from src.exposure import spread, step_of
 from src.panel import Panel
 
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
@@ -39,6 +40,8 @@ class Regression:
         SD of each exposure over exposed rows, its unit in `matrix`.
     exposure_centre : array, shape (exposure,)
         Weighted mean of each exposure over treated rows.
+    exposure_step : array, shape (exposure,)
+        Step in each exposure for which its slope is reported: .01 of a share, else one SD.
     covariate_sd : array, shape (covariate,)
         Unit of each covariate in `matrix`; 1 where it does not vary, so that its column is zero.
     """
@@ -49,6 +52,7 @@ class Regression:
     shares: np.ndarray
     exposure_sd: np.ndarray
     exposure_centre: np.ndarray
+    exposure_step: np.ndarray
     covariate_sd: np.ndarray
 
     @property
@@ -134,6 +138,7 @@ def build_design(
 
     share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
     sd = np.array([spread(s[s > 0]) for s in share.T])
+    step = np.array([step_of(panel, name, s) for name, s in shares.items()])
     centre = np.average(share[treated], axis=0, weights=panel.weight[treated])
     if shares:
         names = tuple(shares)
@@ -153,7 +158,7 @@ def build_design(
     rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, sd, centre, covariate_sd), notes
+    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd), notes
 
 
 def cell_labels(cohort: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -174,12 +179,6 @@ def in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def joint_labels(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Label "C39:private" of each row."""
     return np.char.add(np.char.add(a.astype(str), ":"), b.astype(str))
-
-
-def spread(x: np.ndarray) -> float:
-    """SD of `x`, or its mean where it does not vary, so that a column never divides by zero."""
-    sd = float(np.std(x))
-    return sd if sd > 1e-9 * abs(float(np.mean(x))) else float(np.mean(x))
 
 
 def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -7,12 +7,17 @@ What is wrong ends in a `PanelError`; what can be handled is handled and said in
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
-from src.config import DataConfig
-from src.panel import Factor, Panel, PanelError, Roster, Truth, count, first_rows, some
-from src.read import labels, numbers, read
+from src.config import DataConfig, ExposureConfig, exposure_entries
+from src.panel import Factor, Mapping, Panel, PanelError, Roster, Truth, count, first_rows, some
+from src.read import labelled_columns, labels, numbers, read
+from src.ties import FADING, REACH, distance_ties, neighbour_ties, read_ties, ring
 from src.validate import (
     TRANSFORMS,
     check_cohorts,
@@ -28,7 +33,16 @@ from src.validate import (
 def load(data: DataConfig) -> Panel:
     """The panel that `data` describes: `read`, then `encode`."""
     frame, sha256 = read(data)
-    return encode(frame, data, sha256)
+    return encode(frame, data, with_ties(sha256, data))
+
+
+def with_ties(sha256: str, data: DataConfig) -> str:
+    """The hash of the data and of the files of ties that they are read with; as given where there are none."""
+    files = [Path(entry.weights).expanduser() for entry in exposure_entries(data).values() if entry.weights]
+    digest = hashlib.sha256(sha256.encode())
+    for path in files:
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest() if files else sha256
 
 
 def encode(
@@ -94,10 +108,12 @@ def encode(
         cohort, doubtful = cohort_from_treated(column(data.treated), unit, time, start, units, data.treated)
 
     before = last_before_adoption(time, cohort[unit], start)
-    columns = dict.fromkeys((*data.groups.values(), *data.exposures.values()))
+    columns = dict.fromkeys((*data.groups.values(), *labelled_columns(data)))
     row_labels = {name: labels(frame[name]).to_numpy(dtype=object)[order] for name in columns}
+    entries = exposure_entries(data)
+    places = dict.fromkeys(name for entry in entries.values() for name in (entry.latitude, entry.longitude) if name)
     member = {}
-    for name, label in row_labels.items():
+    for name, label in (row_labels | {name: column(name) for name in places}).items():
         member[name], changed = one_level(label, start, before, data.membership, units, name)
         if changed:
             level = "first level" if data.membership == "first" else "level in the last period before adoption"
@@ -128,7 +144,8 @@ def encode(
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
         truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}))
     mean_weight = np.bincount(unit, weight) / np.bincount(unit)
-    members = {name: pd.factorize(member[source], sort=True)[0] for name, source in data.exposures.items()}
+    member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
+    mappings = {name: mapping_of(name, entry, member, units, cohort) for name, entry in entries.items()}
     return Panel(
         name=data.name,
         unit=code,
@@ -144,12 +161,65 @@ def encode(
             name: predictor_of_levels(column(source), row_labels[data.groups[name]], groups[name], source)
             for name, source in data.predictors.items()
         },
-        roster=Roster(cohort, members, mean_weight, kept),
+        roster=Roster(cohort, mappings, mean_weight, kept),
         is_log=data.is_log or data.transform in ("log", "log1p"),
         sha256=sha256,
         notes=tuple(notes),
         truth=truth,
     )
+
+
+def mapping_of(
+    name: str, entry: ExposureConfig, member: dict[str, np.ndarray], units: np.ndarray, cohort: np.ndarray
+) -> Mapping:
+    """Who is exposed to whom, as an entry of data.exposures says it.
+
+    Parameters
+    ----------
+    name : str
+        Of the exposure, for messages.
+    entry : ExposureConfig
+    member : dict of str to array, shape (member,)
+        Level, place or size of each unit, by column.
+    units : array of str, shape (member,)
+    cohort : array, shape (member,)
+
+    Raises
+    ------
+    PanelError
+        A file of ties that cannot be, more neighbours than units, more ties than fit.
+    """
+    adopts = np.isfinite(cohort)
+    size = member[entry.size] if entry.size else None
+    form = entry.form or ("additive" if entry.ring or entry.kernel else "share")
+    counts = np.ones(len(units)) if size is None else size
+    try:
+        if entry.share:
+            return Mapping(pd.factorize(member[entry.share], sort=True)[0], size=size, form=form, lag=entry.lag)
+        if entry.weights:
+            path = Path(entry.weights).expanduser()
+            if entry.between:
+                code, levels = pd.factorize(member[entry.between], sort=True)
+                ties = read_ties(path, np.array(levels, dtype=str), f"levels of {entry.between}")
+                return Mapping(code, ties, size=size, form=form, lag=entry.lag)
+            ties = read_ties(path, units, "units")
+            ties = sp.csr_array((ties - sp.diags_array(ties.diagonal())) @ sp.diags_array(counts))
+            total = np.asarray(ties.sum(axis=1)).ravel()
+            to_adopters = sp.csr_array(ties @ sp.diags_array(adopts.astype(float)))
+            return Mapping(None, to_adopters, total, form=form, lag=entry.lag)
+        latitude, longitude = member[entry.latitude or ""], member[entry.longitude or ""]
+        if entry.neighbours:
+            ties, total = neighbour_ties(latitude, longitude, adopts, entry.neighbours, counts)
+        elif entry.ring:
+            near, far = entry.ring
+            ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)
+        else:
+            kernel, scale = entry.kernel or "", entry.scale or np.nan
+            reach = entry.cutoff or REACH[kernel] * scale
+            ties, total = distance_ties(latitude, longitude, adopts, lambda d: FADING[kernel](d, scale), reach, counts)
+        return Mapping(None, ties, total, form=form, lag=entry.lag)
+    except PanelError as error:
+        raise PanelError(f"data.exposures.{name}: {error}") from None
 
 
 def cohort_of_units(first: np.ndarray, start: np.ndarray, units: np.ndarray, name: str) -> np.ndarray:

@@ -7,7 +7,8 @@ Every estimand is a linear map of theta. With tau the effect of own adoption at 
     total_treated  = direct + spill_treated                              mu(1, S) - mu(0, 0)
     switching      = mean over treated rows of tau + S'(delta_treated - delta_control)
     spill_control  = mean over untreated exposed rows of S'delta_control
-    spill_per_pp   = slope of one exposure / 100
+    overall        = mean over all rows of D (tau + S'delta_treated) + (1 - D) S'delta_control
+    spill_per_pp   = slope of one exposure / 100 (of one that is no share: per SD)
 
 Weights are counts of rows (times the data's sampling weights), never estimated precisions.
 """
@@ -26,13 +27,16 @@ import xarray as xr
 
 from models.inputs import CrossProducts
 from src.design import Regression, cell_labels, in_order, joint_labels
+from src.exposure import is_share, sources
 from src.identify import moves, silent_directions, slopes_in, spoken_rows
-from src.panel import Panel
+from src.panel import Panel, count
 
 MOST_CONTRASTED = 5
 NEAR_ZERO = 0.25
 FEW = 0.05
+LEAST_SUPPORT = 0.01  # of the rows of a stratum that are near zero exposure
 MOST_SILENT = 0.5
+PER_SD = "per SD of the exposure"  # begins the note of a slope that is not per percentage point
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
 FAMILY = {"att_event": "path", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "mu"}
@@ -165,11 +169,14 @@ def subset_averages(
     if panel.truth is not None:
         truth = np.bincount(code, weight * panel.truth.tau[rows]) / total
     silent = np.bincount(code, weight * ~spoken) / total
+    near = rows_near_zero(regression)
     for k, level in enumerate(levels):
         mine = code == k
-        n_units = len(np.unique(panel.unit[rows][mine]))
-        identified = bool(silent[k] <= MOST_SILENT)
-        note = join(about_silence(panel, rows[mine], spoken[mine], silent[k]), extrapolation(regression))
+        units = np.unique(panel.unit[rows][mine])
+        n_units = len(units)
+        unsupported = without_support(near, panel, units)
+        identified = bool(silent[k] <= MOST_SILENT) and not unsupported
+        note = unsupported or join(about_silence(panel, rows[mine], spoken[mine], silent[k]), extrapolation(regression))
         yield Average(
             estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified
         )
@@ -232,6 +239,7 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
 
     far = extrapolation(regression)
     none = np.zeros(len(names))
+    on_treated = regression.shares * treated_rows[:, None]
     total = slopes(centre, centre, own.weights)
     yield average(
         "total_treated", total, treated_rows, own.truth + centre @ to_treated, note=own.note, given=own.identified
@@ -245,23 +253,70 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
     if control_rows.any():
         mean = np.average(regression.shares[control_rows], axis=0, weights=panel.weight[control_rows])
         yield average("spill_control", slopes(mean, none), control_rows, mean @ to_control)
+    of_all = slopes(*(np.average(x, axis=0, weights=panel.weight) for x in (regression.shares, on_treated)))
+    treated_share = float(np.average(treated_rows, weights=panel.weight))
+    everywhere = np.ones(len(panel.unit), dtype=bool)
+    yield average(
+        "overall",
+        of_all + treated_share * own.weights,
+        everywhere,
+        treated_share * (own.truth + centre @ to_treated)
+        + np.average(regression.shares * ~treated_rows[:, None], axis=0, weights=panel.weight) @ to_control,
+        note=own.note,
+        given=own.identified,
+    )
     for k, name in enumerate(names):
-        unit = 0.01 * np.eye(len(names))[k]
+        unit = regression.exposure_step[k] * np.eye(len(names))[k]
+        about = "" if is_share(panel, name) else f"{PER_SD} ({unit[k]:.3g}), which is no share"
         mine = regression.shares[:, k] > 0
         control, treated = ~panel.treated & mine, panel.treated & mine
-        of_name = {"group": name}
-        yield average("spill_per_pp", slopes(unit, none), control, unit @ to_control, **of_name, level="control")
-        yield average("spill_per_pp", slopes(unit, unit), treated, unit @ to_treated, **of_name, level="treated")
-        gap = unit @ (to_treated - to_control)
-        yield average("spill_per_pp", slopes(none, unit), treated, gap, **of_name, level="difference")
+        arms = {
+            "control": (slopes(unit, none), control, unit @ to_control),
+            "treated": (slopes(unit, unit), treated, unit @ to_treated),
+            "difference": (slopes(none, unit), treated, unit @ (to_treated - to_control)),
+        }
+        for level, (weights, rows, truth) in arms.items():
+            note = join(about, rests_on(panel, name, rows))
+            yield average("spill_per_pp", weights, rows, truth, group=name, level=level, note=note)
+
+
+def rests_on(panel: Panel, name: str, rows: np.ndarray) -> str:
+    """Of how many adopters an exposure of some rows is made, and how many of equal weight they are worth."""
+    felt = sources(panel, name, rows)
+    felt = felt[felt > 0]
+    if not len(felt):
+        return ""
+    effective = felt.sum() ** 2 / (felt**2).sum()
+    return f"rests on {count(len(felt), 'adopter')} to whom others are exposed, worth {effective:.1f} of equal weight"
+
+
+def rows_near_zero(regression: Regression) -> np.ndarray:
+    """Whether a row has all exposures near zero, shape (row,)."""
+    return (regression.shares <= NEAR_ZERO * regression.exposure_sd).all(axis=1)
+
+
+def without_support(near: np.ndarray, panel: Panel, units: np.ndarray) -> str:
+    """Why effects at zero exposure cannot be told of some units; empty where they can.
+
+    They are never seen near it, whether treated or not: what they would do there is another's word, not theirs.
+
+    Parameters
+    ----------
+    near : array of bool, shape (row,)
+    panel : Panel
+    units : array of int
+    """
+    share = near[np.isin(panel.unit, units)].mean()
+    if share >= LEAST_SUPPORT:
+        return ""
+    return f"not identified: {share:.1%} of all rows of these units have exposures near zero, where it is evaluated"
 
 
 def extrapolation(regression: Regression) -> str:
     """A warning where hardly any treated row has an exposure near zero, which is where `tau` is evaluated."""
     if not regression.exposures:
         return ""
-    treated = regression.panel.treated
-    near = (regression.shares[treated] <= NEAR_ZERO * regression.exposure_sd).all(axis=1).mean()
+    near = rows_near_zero(regression)[regression.panel.treated].mean()
     return f"linear extrapolation: {near:.0%} of treated rows have exposures near zero" if near < FEW else ""
 
 

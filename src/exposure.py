@@ -1,12 +1,22 @@
-"""Who is exposed to whom: the share of the other members of a group that have adopted."""
+"""Who is exposed to whom: what others' adoption amounts to for a unit in a period.
+
+    share      S_it = sum_j w_ij D_j,t-lag / sum_j w_ij          of the others, in [0, 1]
+    additive   S_it = sum_j w_ij D_j,t-lag
+    nearest    S_it = max_j w_ij D_j,t-lag
+
+over j other than i, with ties w_ij within the level of a classification (then w_ij is the size of j), between units or
+between levels. Between levels, w_ij D_j is the tie of i's level to another one, times the treated share of that level.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
-from src.panel import Panel, count, some
+from src.panel import Mapping, Panel, count, some
 
 NAMED = 5  # exposures named in a note
+PER_POINT = 0.01  # step of a share: a percentage point
 
 
 def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -42,42 +52,180 @@ def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.nd
 
 
 def row_shares(panel: Panel, weigh: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Leave-one-out share of every exposure on the rows of the panel.
+    """Every exposure on the rows of the panel.
 
     Parameters
     ----------
     panel : Panel
     weigh : bool
-        Weigh members by the roster's weights.
+        Weigh units by the roster's weights.
 
     Returns
     -------
     shares : dict of str to array, shape (row,)
-        Share in [0, 1]; 0 for a unit that is alone in its group.
+        0 for a unit that nobody could expose.
     notes : list of str
-        One line, where there are units alone in their group: how many, by exposure.
+        One line, where there are such units: how many, by exposure.
     """
     roster, periods = panel.roster, panel.periods
-    adopted = roster.cohort[:, None] <= periods[None, :]
     period = np.searchsorted(periods, panel.time)
     shares, alone = {}, {}
-    for name, members in roster.members.items():
-        share = leave_one_out_share(adopted, members, roster.weight if weigh else None)[roster.position]
-        alone[name] = int(np.isnan(share[:, 0]).sum())
-        shares[name] = np.where(np.isnan(share), 0.0, share)[panel.unit, period]
+    for name, mapping in roster.mappings.items():
+        adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
+        exposure = exposures_of(mapping, adopted, roster.weight if weigh else None)[roster.position]
+        alone[name] = int(np.isnan(exposure[:, 0]).sum())
+        shares[name] = np.nan_to_num(exposure)[panel.unit, period]
     return shares, nobody_else({name: n for name, n in alone.items() if n})
 
 
+def exposures_of(mapping: Mapping, adopted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """Exposure of every unit of the roster, shape (member, period); NaN where nobody could expose it.
+
+    Parameters
+    ----------
+    mapping : Mapping
+    adopted : array of bool, shape (member, period)
+        Who counts as an adopter for the others.
+    weight : array, shape (member,), optional
+        Multiplies the size of each unit, where the mapping is a classification.
+    """
+    if mapping.members is None:
+        return between_units(mapping, adopted)
+    size = np.ones(len(adopted)) if mapping.size is None else mapping.size
+    size = size if weight is None else size * weight
+    if mapping.ties is not None:
+        return between_levels(mapping, adopted, size)
+    share = leave_one_out_share(adopted, mapping.members, size)
+    if mapping.form == "share":
+        return share
+    others = np.bincount(mapping.members, size)[mapping.members] - size
+    return share * others[:, None]
+
+
+def between_units(mapping: Mapping, adopted: np.ndarray) -> np.ndarray:
+    """Exposure through ties between units; parameters and returns as of `exposures_of`."""
+    assert mapping.ties is not None
+    assert mapping.total is not None
+    reached = np.where(mapping.total > 0, 1.0, np.nan)[:, None]
+    if mapping.form == "nearest":
+        return reached * np.column_stack([strongest(mapping.ties, adopted[:, t]) for t in range(adopted.shape[1])])
+    felt = mapping.ties @ adopted.astype(float)
+    return reached * (felt if mapping.form == "additive" else felt / np.maximum(mapping.total, 1e-300)[:, None])
+
+
+def strongest(ties: sp.csr_array, adopted: np.ndarray) -> np.ndarray:
+    """Strongest tie of each unit to an adopter, shape (unit,); 0 where it has none."""
+    return (ties @ sp.diags_array(adopted.astype(float))).max(axis=1).toarray().ravel()
+
+
+def between_levels(mapping: Mapping, adopted: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Exposure through ties between the levels of a classification; returns as of `exposures_of`.
+
+    A unit's own level counts with the share of its other members, where the file ties the level to itself.
+    """
+    assert mapping.ties is not None
+    assert mapping.members is not None
+    members, levels = mapping.members, mapping.ties.shape[0]
+    total = np.bincount(members, size, levels)
+    treated = np.zeros((levels, adopted.shape[1]))
+    np.add.at(treated, members, adopted * size[:, None])
+    share = treated / np.where(total > 0, total, 1.0)[:, None]
+    own = mapping.ties.diagonal()[members]
+    others = (mapping.ties @ share)[members] - own[:, None] * share[members]
+    felt = others + own[:, None] * np.nan_to_num(leave_one_out_share(adopted, members, size))
+    sums = np.asarray(mapping.ties.sum(axis=1)).ravel()[members]
+    reached = np.where(sums > 0, 1.0, np.nan)[:, None]
+    return reached * (felt if mapping.form == "additive" else felt / np.maximum(sums, 1e-300)[:, None])
+
+
+def sources(panel: Panel, name: str, rows: np.ndarray) -> np.ndarray:
+    """How much of an exposure of some rows comes from each unit of the roster, shape (member,); sums to the exposure.
+
+    a_j = sum over rows (i, t) of weight_it S_it's part that is due to j
+
+    Parameters
+    ----------
+    panel : Panel
+    name : str
+    rows : array of bool, shape (row,)
+
+    Notes
+    -----
+    Between levels, a unit's own level counts as if it were in it: the parts are then approximate.
+    """
+    roster, periods, mapping = panel.roster, panel.periods, panel.roster.mappings[name]
+    member, period = roster.position[panel.unit[rows]], np.searchsorted(periods, panel.time[rows])
+    felt = np.zeros((len(roster.cohort), len(periods)))
+    np.add.at(felt, (member, period), panel.weight[rows])
+    adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
+    if mapping.members is None:
+        return from_units(mapping, felt, adopted)
+    size = np.ones(len(adopted)) if mapping.size is None else mapping.size
+    levels = mapping.members.max() + 1
+    in_level = np.bincount(mapping.members, size, levels)
+    if mapping.ties is not None:
+        sums = np.asarray(mapping.ties.sum(axis=1)).ravel()
+        rate = mapping.ties / sums[:, None] if mapping.form == "share" else mapping.ties
+        by_level = np.zeros((levels, len(periods)))
+        np.add.at(by_level, mapping.members, felt)
+        reached = sp.csr_array(rate).T @ by_level / np.where(in_level > 0, in_level, 1.0)[:, None]
+        return (adopted * size[:, None] * reached[mapping.members]).sum(axis=1)
+    others = in_level[mapping.members] - size
+    mine = felt / np.where(others > 0, others, np.inf)[:, None] if mapping.form == "share" else felt
+    by_level = np.zeros((levels, len(periods)))
+    np.add.at(by_level, mapping.members, mine)
+    return (adopted * size[:, None] * (by_level[mapping.members] - mine)).sum(axis=1)
+
+
+def from_units(mapping: Mapping, felt: np.ndarray, adopted: np.ndarray) -> np.ndarray:
+    """`sources` where ties run between units; `felt` and `adopted` have shape (member, period)."""
+    assert mapping.ties is not None
+    assert mapping.total is not None
+    if mapping.form == "nearest":
+        found = np.zeros(len(felt))
+        for t in range(felt.shape[1]):
+            open_ties = sp.csr_array(mapping.ties @ sp.diags_array(adopted[:, t].astype(float)))
+            strength = open_ties.max(axis=1).toarray().ravel()
+            found += np.bincount(np.asarray(open_ties.argmax(axis=1)).ravel(), felt[:, t] * strength, len(felt))
+        return found
+    if mapping.form == "share":
+        felt = felt / np.where(mapping.total > 0, mapping.total, np.inf)[:, None]
+    return (adopted * (mapping.ties.T @ felt)).sum(axis=1)
+
+
+def step_of(panel: Panel, name: str, exposure: np.ndarray) -> float:
+    """The step in an exposure for which its slope is given: a percentage point of a share, else its SD where exposed.
+
+    Parameters
+    ----------
+    panel : Panel
+    name : str
+    exposure : array, shape (row,)
+    """
+    return PER_POINT if is_share(panel, name) else spread(exposure[exposure > 0])
+
+
+def is_share(panel: Panel, name: str) -> bool:
+    """Whether an exposure is a share, so that percentage points are its unit."""
+    return panel.roster.mappings[name].form == "share"
+
+
+def spread(x: np.ndarray) -> float:
+    """SD of `x`, or its mean where it does not vary, so that a column never divides by zero."""
+    sd = float(np.std(x))
+    return sd if sd > 1e-9 * abs(float(np.mean(x))) else float(np.mean(x))
+
+
 def nobody_else(alone: dict[str, int]) -> list[str]:
-    """What is said of units alone in their group: one line however many exposures there are; none without such units.
+    """What is said of units that nobody could expose: one line however many exposures there are; none without them.
 
     Parameters
     ----------
     alone : dict of str to int
-        Units alone in their group, for each exposure that has any.
+        Units alone in their group or out of reach of all others, for each exposure that has any.
     """
     if not alone:
         return []
     most = sorted(alone.items(), key=lambda item: -item[1])
     where = some((f"{name} ({count(n, 'unit')})" for name, n in most), NAMED)
-    return [f"alone in their group, so with nobody to be exposed to (exposure 0): {where}"]
+    return [f"alone in their group or out of reach, so with nobody to be exposed to (exposure 0): {where}"]

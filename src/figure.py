@@ -41,6 +41,7 @@ MEANING = {
     "total_treated": "own and others' adoption,\non adopters (total_treated)",
     "switching": "own adoption, others as they are,\non adopters (switching)",
     "spill_control": "others' adoption,\non exposed untreated (spill_control)",
+    "overall": "own and others' adoption,\non all rows (overall)",
 }
 ARMS = {"control": "on the untreated", "treated": "on adopters", "difference": "adopters minus untreated"}
 FONT, BOXES = "DejaVu Sans", "Last Resort High-Efficiency"  # matplotlib brings both; the latter has only boxes
@@ -303,7 +304,7 @@ def spillovers(results: Results) -> Figure | None:
     totals = totals.loc[order.sort_values().index].reset_index(drop=True)
     labels = [f"{shorten(k)}:\n{ARMS.get(arm, arm)}" for k, arm in zip(slopes["group"], slopes["level"], strict=True)]
     panels = {
-        "One percentage point more adopters among the others": (slopes, labels, "per percentage point of exposure"),
+        "One step more of exposure to adopters": (slopes, labels, "per percentage point (per SD of what is no share)"),
         "Own and others' adoption together": (totals, [MEANING[name] for name in totals["estimand"]], "average effect"),
     }
     panels = {title: panel for title, panel in panels.items() if len(panel[0])}

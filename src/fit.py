@@ -94,7 +94,7 @@ def resolve(dotted: str) -> Any:
 
 
 def errors_of(config: Config, regression: Regression) -> Errors:
-    """What the likelihood allows errors to do; shocks on every exposure that varies where none are named.
+    """What the likelihood allows errors to do; where no shocks are named, on the column of every exposure that varies.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def errors_of(config: Config, regression: Regression) -> Errors:
                 f"likelihood.shocks names {name}, which is neither an exposure nor a group: choose from "
                 f"{', '.join(known) or 'none (the data have neither)'}"
             )
-    shocks = regression.exposures if asked is None else asked
+    shocks = [name for name in regression.exposures if name in panel.roster.members] if asked is None else asked
     return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks))
 
 

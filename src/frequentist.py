@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from src.design import cell_labels, joint_labels
+from src.exposure import step_of
 from src.panel import Panel, PanelError
 
 COLUMNS = [
@@ -126,15 +127,15 @@ def twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob: float) 
     -------
     DataFrame
         `att` (= `direct`), `att_by`, `contrast`, `spill_per_pp`, `spill_control`, `spill_treated`, `total_treated`,
-        `switching`; no rows where there are no exposures.
+        `switching`, `overall`; no rows where there are no exposures.
     """
     if not exposures:
         return tabulate(panel, [], "twfe_exposures", prob)
     treated = panel.treated
     exposed = np.any([share > 0 for share in exposures.values()], axis=0)
-    everyone = {f"S[{name}]": share for name, share in exposures.items()}
+    others = {f"S[{name}]": share for name, share in exposures.items()}
     adopters = {f"D:S[{name}]": treated * share for name, share in exposures.items()}
-    fit = regress(panel, {"D": treated, **everyone, **adopters})
+    fit = regress(panel, {"D": treated, **others, **adopters})
 
     def at_mean(rows: np.ndarray, *prefixes: str) -> dict[str, float]:
         means = {name: mean(share, rows, panel.weight) for name, share in exposures.items()}
@@ -142,20 +143,25 @@ def twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob: float) 
 
     direct = {"D": 1.0}
     spill = at_mean(treated, "S", "D:S")
+    everyone = np.ones(len(treated), dtype=bool)
+    share_treated = mean(treated.astype(float), everyone, panel.weight)
+    on_all = at_mean(everyone, "S") | {k: share_treated * v for k, v in at_mean(treated, "D:S").items()}
     effects = [
         combine(fit, "att", None, None, direct, treated),
-        *effects_by_group(panel, everyone | adopters),
+        *effects_by_group(panel, others | adopters),
         combine(fit, "direct", None, None, direct, treated),
         combine(fit, "total_treated", None, None, direct | spill, treated),
         combine(fit, "switching", None, None, direct | at_mean(treated, "D:S"), treated),
         combine(fit, "spill_treated", None, None, spill, treated),
         combine(fit, "spill_control", None, None, at_mean(~treated & exposed, "S"), ~treated & exposed),
+        combine(fit, "overall", None, None, {"D": share_treated} | on_all, everyone),
     ]
     for name, share in exposures.items():
+        step = step_of(panel, name, share)
         slopes = {
-            "control": ({f"S[{name}]": 0.01}, ~treated),
-            "treated": ({f"S[{name}]": 0.01, f"D:S[{name}]": 0.01}, treated),
-            "difference": ({f"D:S[{name}]": 0.01}, treated),
+            "control": ({f"S[{name}]": step}, ~treated),
+            "treated": ({f"S[{name}]": step, f"D:S[{name}]": step}, treated),
+            "difference": ({f"D:S[{name}]": step}, treated),
         }
         for level, (weights, rows) in slopes.items():
             effects.append(combine(fit, "spill_per_pp", name, level, weights, rows & (share > 0)))

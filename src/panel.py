@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 
 class PanelError(ValueError):
@@ -32,6 +33,34 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Mapping:
+    """Who is exposed to whom, and from when on: what S_it is computed from; see src.exposure.
+
+    Attributes
+    ----------
+    members : array of int, shape (member,), optional
+        Level of each unit, where exposure runs within or between the levels of a classification.
+    ties : sparse array, shape (member, member) or (level, level), optional
+        Tie of the row's unit to the column's, or of the row's level to the column's; of units, only ties to those that
+        ever adopt are kept. Without ties, every member of the same level is tied to every other alike.
+    total : array, shape (member,), optional
+        Sum of the ties of a unit to all others, adopters or not.
+    size : array, shape (member,), optional
+        How much each unit counts; ones where not given.
+    form : {"share", "additive", "nearest"}
+    lag : int
+        Periods from adoption until others are exposed to it.
+    """
+
+    members: np.ndarray | None = None
+    ties: sp.csr_array | None = None
+    total: np.ndarray | None = None
+    size: np.ndarray | None = None
+    form: str = "share"
+    lag: int = 0
+
+
+@dataclass(frozen=True)
 class Roster:
     """Every unit ever in the file, also those that the likelihood leaves out: who can expose others.
 
@@ -39,8 +68,8 @@ class Roster:
     ----------
     cohort : array of float, shape (member,)
         First treated period; inf where never treated.
-    members : dict of str to array of int, shape (member,)
-        For each exposure, the group of each unit.
+    mappings : dict of str to Mapping
+        Of each exposure.
     weight : array of float, shape (member,)
         Mean weight of each unit (ones without weights).
     position : array of int, shape (unit,)
@@ -48,9 +77,14 @@ class Roster:
     """
 
     cohort: np.ndarray
-    members: dict[str, np.ndarray]
+    mappings: dict[str, Mapping]
     weight: np.ndarray
     position: np.ndarray
+
+    @property
+    def members(self) -> dict[str, np.ndarray]:
+        """Level of each unit for every exposure that is built on a classification, shape (member,)."""
+        return {name: m.members for name, m in self.mappings.items() if m.members is not None}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from src.config import DataConfig
+from src.config import DataConfig, exposure_entries
 from src.panel import PanelError, count
 
 MISSING_WORDS = ("", ".", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
@@ -43,7 +43,7 @@ def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
         No file, an empty file, an unknown ending, an unreadable file.
     """
     path = locate(data)
-    texts = {data.unit, *data.groups.values(), *data.exposures.values()}
+    texts = {data.unit, *data.groups.values(), *labelled_columns(data)}
     try:
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -60,6 +60,12 @@ def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
             f"{path} cannot be read ({first}): check that it is what its ending says, or save it as .csv"
         ) from problem
     return frame, sha256
+
+
+def labelled_columns(data: DataConfig) -> list[str]:
+    """Columns that classify units for an exposure, each once."""
+    entries = exposure_entries(data).values()
+    return list(dict.fromkeys(name for entry in entries for name in (entry.share, entry.between) if name))
 
 
 def locate(data: DataConfig) -> Path:

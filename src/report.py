@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.compare import is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.diagnose import doubts, errors_in_words
+from src.estimand import PER_SD
 from src.figure import ARMS, MEANING
 from src.panel import Panel
 
@@ -96,7 +97,7 @@ def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     averages = ["att", *(name for name in MEANING if name != "direct")]
     yield "On average", rows[rows["estimand"].isin(averages)]
     kinds = {
-        "spill_per_pp": "Per percentage point of exposure to adopters in the same {}",
+        "spill_per_pp": "Per step of exposure through {}: a percentage point, or an SD where a note says so",
         "att_by": "On adopters, by {}",
         "contrast": "Differences between levels of {}",
     }
@@ -216,7 +217,8 @@ def on_others(rows: pd.DataFrame, spills: pd.DataFrame, scale: str) -> list[str]
     for exposure, part in spills[np.isfinite(spills["mean"])].groupby("group", sort=False):
         arms = {row["level"]: row for _, row in part.iterrows()}
         effects = [f"{ARMS[arm]} {said(arms[arm], scale)}" for arm in ("control", "treated") if arm in arms]
-        sentences.append(f"One percentage point more exposure by {exposure} means, {'; '.join(effects)}.")
+        step = "SD" if part["note"].astype(str).str.startswith(PER_SD).any() else "percentage point"
+        sentences.append(f"One {step} more exposure by {exposure} means, {'; '.join(effects)}.")
         if "difference" in arms:
             gap = arms["difference"]
             verdict = "cannot be told apart" if gap["low"] < 0 < gap["high"] else "differ"

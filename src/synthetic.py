@@ -19,7 +19,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from src.config import SyntheticConfig
+from src.config import SyntheticConfig, exposure_entries
 from src.encode import encode
 from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
@@ -107,7 +107,8 @@ def draw(data: SyntheticConfig) -> World:
         frame[f"tau_{outcome}"] = tau[position, firm, year]
 
     slope = slopes(parameters, data.outcome, data.spillover)
-    control = {name: slope[column] for name, column in data.exposures.items() if column in slope}
+    shares = {name: entry.share or "" for name, entry in exposure_entries(data).items()}
+    control = {name: slope[column] for name, column in shares.items() if column in slope}
     treated = {name: parameters["spillover"]["ratio"] * value for name, value in control.items()}
     return World(frame, f"tau_{data.outcome}", control, treated)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from src.config import DataConfig
+from src.config import DataConfig, ExposureConfig, exposure_entries
 from src.panel import Factor, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
 
@@ -31,6 +31,20 @@ HUGE = 1e100  # squares of larger numbers overflow
 LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
 DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor", "_contrast", "_length")
 OWN_TERMS = ("mu", "path", "cohort", "cell", "group_cell", "unit", "exposure", "difference", "covariate", "time")
+EXPOSURE_KINDS: dict[str, tuple[str, ...]] = {  # with what each of them needs
+    "share": (),
+    "ring": ("latitude", "longitude"),
+    "kernel": ("latitude", "longitude", "scale"),
+    "neighbours": ("latitude", "longitude"),
+    "weights": (),
+}
+EXPOSURE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "share": (),
+    "ring": (),
+    "kernel": ("cutoff",),
+    "neighbours": (),
+    "weights": ("between",),
+}
 TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": np.asarray,
     "log": np.log,
@@ -58,7 +72,8 @@ def check_settings(data: DataConfig) -> None:
     if data.transform not in TRANSFORMS:
         raise PanelError(f"data.transform={data.transform} is unknown: use one of {', '.join(TRANSFORMS)}")
     empty = [f"data.{word}" for word in ("unit", "time", "outcome") if not getattr(data, word)]
-    empty += [f"data.{word}" for word in ("groups", "exposures", "predictors") if "" in getattr(data, word).values()]
+    empty += [f"data.{word}" for word in ("groups", "predictors") if "" in getattr(data, word).values()]
+    empty += [f"data.exposures.{name}" for name, entry in data.exposures.items() if entry == ""]
     empty += ["data.covariates"] if "" in data.covariates else []
     if empty:
         raise PanelError(f"{some(empty)} names no column: say which column of the file it is")
@@ -66,6 +81,8 @@ def check_settings(data: DataConfig) -> None:
         check_name("groups", name, (*OWN_TERMS, *(other for other in data.groups if other != name)))
     for name in data.exposures:
         check_name("exposures", name, OWN_TERMS)
+    for name, entry in exposure_entries(data).items():
+        check_exposure(name, entry)
     strangers = [name for name in data.predictors if name not in data.groups]
     if strangers:
         raise PanelError(
@@ -75,6 +92,34 @@ def check_settings(data: DataConfig) -> None:
     twice = [name for name in dict.fromkeys(data.covariates) if taken.count(name) > 1]
     if twice:
         raise PanelError(f"data.covariates names {some(twice)}, which is used already: name each column once")
+
+
+def check_exposure(name: str, entry: ExposureConfig) -> None:
+    """Refuse an exposure that says too little, too much, or two things at once.
+
+    Raises
+    ------
+    PanelError
+    """
+    kinds = [kind for kind in EXPOSURE_KINDS if getattr(entry, kind)]
+    setting = f"data.exposures.{name}"
+    if len(kinds) != 1:
+        said = f"names {' and '.join(kinds)}" if kinds else "names no kind of exposure"
+        raise PanelError(f"{setting} {said}: give exactly one of {', '.join(EXPOSURE_KINDS)}")
+    kind = kinds[0]
+    needed = EXPOSURE_KINDS[kind]
+    missing = [word for word in needed if not getattr(entry, word)]
+    if missing:
+        raise PanelError(f"{setting}: {kind} needs {' and '.join(missing)}")
+    allowed = {kind, *needed, *EXPOSURE_OPTIONS[kind], "form", "lag", "size"}
+    idle = [word for word, value in vars(entry).items() if value and word not in allowed]
+    if idle:
+        raise PanelError(f"{setting}: {kind} has no use for {' and '.join(idle)}: take it out")
+    forms = ("share", "additive") if kind == "share" or entry.between else ("share", "additive", "nearest")
+    if entry.form and entry.form not in forms:
+        raise PanelError(f"{setting}: form={entry.form} needs ties between units; use {' or '.join(forms)}")
+    if entry.ring and not (len(entry.ring) == 2 and 0 <= entry.ring[0] < entry.ring[1]):
+        raise PanelError(f"{setting}: ring={entry.ring} is to be two distances in kilometres, as in [0, 80]")
 
 
 def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
@@ -110,6 +155,11 @@ def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
 
 def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
     """Every setting that names a column, with the column."""
+    of_exposures = [
+        (f"data.exposures.{key}" + ("" if word in ("share", "between") else f".{word}"), getattr(entry, word))
+        for key, entry in exposure_entries(data).items()
+        for word in ("share", "between", "latitude", "longitude", "size")
+    ]
     pairs = [
         ("data.unit", data.unit),
         ("data.time", data.time),
@@ -119,7 +169,7 @@ def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
         *(("data.covariates", name) for name in data.covariates),
         ("data.weights", data.weights),
         *((f"data.groups.{key}", name) for key, name in data.groups.items()),
-        *((f"data.exposures.{key}", name) for key, name in data.exposures.items()),
+        *of_exposures,
         *((f"data.predictors.{key}", name) for key, name in data.predictors.items()),
     ]
     return [(setting, name) for setting, name in pairs if name]
@@ -201,6 +251,11 @@ ABOVE_MINUS_ONE = Rule("is not above -1", lambda raw, x: ~(x <= -1))
 LABELLED = Rule("is empty", lambda raw, x: labels(raw).notna().to_numpy())
 
 
+FINITE = (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE)
+LATITUDE = Rule("is not from -90 to 90", lambda raw, x: ~(np.abs(x) > 90))
+LONGITUDE = Rule("is not from -180 to 360", lambda raw, x: ~((x < -180) | (x > 360)))
+
+
 def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
     """For each setting that names a column: the rules of its values in the order they are tried, with the remedy."""
     spare = "correct them, or leave them empty to have those rows dropped"
@@ -220,6 +275,11 @@ def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
         "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, NOT_NEGATIVE)],
         "data.groups": [(LABELLED, "give them a level or drop them")],
         "data.exposures": [(LABELLED, "give them a level or drop them")],
+        **{
+            f"data.exposures.{word}": [(rule, f"give every unit a {word} in degrees") for rule in (*FINITE, within)]
+            for word, within in (("latitude", LATITUDE), ("longitude", LONGITUDE))
+        },
+        "data.exposures.size": [(rule, "give every unit a size of 0 or more") for rule in (*FINITE, NOT_NEGATIVE)],
         "data.predictors": [
             (rule, "give every level one number") for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE)
         ],
@@ -237,7 +297,8 @@ def check_values(frame: pd.DataFrame, data: DataConfig) -> None:
     rules = rules_of(data.transform)
     checks: dict[str, list[pa.Check]] = {}
     for setting, name in settings_and_columns(data):
-        kind = ".".join(setting.split(".")[:2])
+        first, second, *rest = setting.split(".")
+        kind = ".".join([first, second, *rest[1:]]) if second == "exposures" else f"{first}.{second}"
         checks.setdefault(name, []).extend(rule.check(setting, remedy) for rule, remedy in rules[kind])
     schema = pa.DataFrameSchema({name: pa.Column(None, tests, nullable=True) for name, tests in checks.items()})
     numbered = frame[list(checks)].set_axis(np.arange(1, len(frame) + 1))

@@ -1,5 +1,6 @@
 """Every config composes, every command in the contract means what it says, typos die."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from src import command
 from src.command import ROOT, UserError, replacing, settings, understood
-from src.config import Config, RecoverConfig
+from src.config import Config, ExposureConfig, RecoverConfig
 
 CONF = ROOT / "conf"
 
@@ -65,6 +66,28 @@ def test_dictionaries_replace_and_never_merge():
     assert composed("data.groups=null").data.groups == {}
     assert composed("data.groups={1: 2010}").data.groups == {"1": "2010"}
     assert composed("data.groups.industry=province").data.groups == {"industry": "province", "ownership": "ownership"}
+
+
+def test_an_exposure_is_a_column_or_says_who_is_exposed_to_whom():
+    near = "near: {ring: [0, 80], latitude: lat, longitude: lon, lag: 1}"
+    found = composed(f"data.exposures={{county: county, {near}}}").data.exposures
+    assert found["county"] == "county"
+    assert found["near"] == ExposureConfig(ring=[0.0, 80.0], latitude="lat", longitude="lon", lag=1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{rng: [0, 80]}", "no setting rng (did you mean ring?)"),
+        ("{share: county, lag: -1}", "data.exposures.near.lag=-1 is impossible"),
+        ("{share: county, form: sum}", "data.exposures.near.form=sum is not an option"),
+        ("{neighbours: many}", "data.exposures.near"),
+        ("[a, b]", "not a dictionary of columns"),
+    ],
+)
+def test_an_exposure_that_cannot_be_is_refused(entry, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        composed(f"data.exposures={{near: {entry}}}")
 
 
 @pytest.mark.parametrize("path", ["~/panel.csv", "my panel (1).csv", "a=b.csv", "C:\\data\\p.csv", "a#b.csv", "null"])

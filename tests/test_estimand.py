@@ -83,6 +83,8 @@ def test_every_estimand_equals_the_difference_of_two_predictions(world):
     np.testing.assert_allclose(keyed["switching", "", ""], mean(own_full - none_full, d), **close)
     np.testing.assert_allclose(keyed["spill_treated", "", ""], mean(own_full - own_zero, d), **close)
     np.testing.assert_allclose(keyed["spill_control", "", ""], mean(none_full - none_zero, exposed), **close)
+    everywhere = np.ones(len(d), dtype=bool)
+    np.testing.assert_allclose(keyed["overall", "", ""], mean(own_full - none_zero, everywhere), **close)
     subset = d & (panel.event_time == 2)
     np.testing.assert_allclose(keyed["att_event", "", "2"], mean(own_zero - none_zero, subset), **close)
     subset = d & (panel.row_cohort == 3) & (panel.time == 6)
@@ -112,6 +114,40 @@ def test_slope_per_percentage_point_is_a_hundredth_of_the_slope_per_unit_share(w
         np.testing.assert_allclose(keyed["spill_per_pp", name, "control"], control / 100, rtol=1e-9)
         np.testing.assert_allclose(keyed["spill_per_pp", name, "treated"], (control + extra) / 100, rtol=1e-9)
         np.testing.assert_allclose(keyed["spill_per_pp", name, "difference"], extra / 100, rtol=1e-9)
+
+
+def test_overall_weighs_adopters_and_others_by_their_rows(world):
+    regression, _, keyed, found = world
+    panel = regression.panel
+    exposed = ~panel.treated & regression.shares.any(axis=1)
+    treated, others = (panel.weight[rows].sum() / panel.weight.sum() for rows in (panel.treated, exposed))
+    sum_of_parts = treated * keyed["total_treated", "", ""] + others * keyed["spill_control", "", ""]
+    np.testing.assert_allclose(keyed["overall", "", ""], sum_of_parts, atol=1e-12)
+    assert next(a for a in found if a.estimand == "overall").n_obs == len(panel.unit)
+
+
+def test_a_stratum_never_seen_near_zero_exposure_has_no_effect_at_zero():
+    panel = staggered(units=120, seed=15)
+    shares, _ = row_shares(panel)
+    first = panel.groups["industry"].code[panel.unit] == 0
+    moved = shares | {"county": np.where(first, 0.5 + shares["county"] / 2, shares["county"])}
+    collapsed = collapse(build_design(panel, moved)[0])
+    found = estimand.averages(collapsed.regression, collapsed.evidence, tuple(collapsed.regression.design.blocks))
+    by = {a.level: a for a in found if (a.estimand, a.group) == ("att_by", "industry")}
+    level = panel.groups["industry"].levels[0]
+    assert not by[level].identified
+    assert "exposures near zero" in by[level].note
+    assert all(a.identified for name, a in by.items() if name != level)
+
+
+def test_the_adopters_behind_a_spillover_are_counted(world):
+    found = {(a.estimand, a.group, a.level): a.note for a in world[3]}
+    panel = world[0].panel
+    adopters = np.isfinite(panel.cohort).sum()
+    note = found["spill_per_pp", "county", "control"]
+    assert note.startswith("rests on ")
+    assert 1 < int(note.split()[2]) <= adopters
+    assert "of equal weight" in note
 
 
 def test_counts_are_those_of_the_averaged_rows(world):

@@ -37,7 +37,9 @@ def test_adopters_count_where_they_have_no_row_and_units_alone_are_counted():
     )
     shares, notes = row_shares(panel)
     np.testing.assert_array_equal(shares["county"], [0, 1, 1, 0, 0, 0])
-    assert notes == ["alone in their group, so with nobody to be exposed to (exposure 0): county (1 unit)"]
+    assert notes == [
+        "alone in their group or out of reach, so with nobody to be exposed to (exposure 0): county (1 unit)"
+    ]
 
 
 def test_many_exposures_with_units_alone_are_one_note():
@@ -47,8 +49,8 @@ def test_many_exposures_with_units_alone_are_one_note():
     shares, notes = row_shares(panel)
     assert len(shares) == 31
     assert notes == [
-        "alone in their group, so with nobody to be exposed to (exposure 0): place02 (2 units), place05 (2 units), "
-        "place08 (2 units), place11 (2 units), place14 (2 units) and 15 more"
+        "alone in their group or out of reach, so with nobody to be exposed to (exposure 0): place02 (2 units), "
+        "place05 (2 units), place08 (2 units), place11 (2 units), place14 (2 units) and 15 more"
     ]
     assert row_shares(panel_of(np.arange(6), np.ones(6), np.full(6, np.inf), np.arange(6), members=together))[1] == []
 

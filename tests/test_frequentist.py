@@ -22,7 +22,7 @@ from src.frequentist import (
     twfe,
     twfe_exposures,
 )
-from src.panel import Factor, Panel, PanelError, Roster
+from src.panel import Factor, Mapping, Panel, PanelError, Roster
 from src.read import read
 from tests.worlds import panel_of
 
@@ -94,7 +94,7 @@ def simulate(
         cohort=cohort,
         groups={"industry": industry, "ownership": ownership},
         predictors={},
-        roster=Roster(cohort, {}, np.ones(units), np.arange(units)),
+        roster=Roster(cohort, {"county": Mapping(), "industry": Mapping()}, np.ones(units), np.arange(units)),
         is_log=True,
         sha256="",
     )
@@ -282,6 +282,11 @@ def test_spillover_averages_are_least_squares_with_delta_method_errors():
         ("switching", "", ""): [1, *none, *treated_mean],
         ("spill_treated", "", ""): [0, *treated_mean, *treated_mean],
         ("spill_control", "", ""): [0, *control_mean, *none],
+        ("overall", "", ""): [
+            w[d].sum() / w.sum(),
+            *np.average(s, axis=0, weights=w),
+            *np.average(d[:, None] * s, axis=0, weights=w),
+        ],
         ("spill_per_pp", "county", "control"): [0, 0.01, 0, 0, 0],
         ("spill_per_pp", "county", "treated"): [0, 0.01, 0, 0.01, 0],
         ("spill_per_pp", "industry", "difference"): [0, 0, 0, 0, 0.01],

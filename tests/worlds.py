@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from models.inputs import Priors
 from src.config import SyntheticConfig
-from src.panel import Factor, Panel, Roster, Truth
+from src.panel import Factor, Mapping, Panel, Roster, Truth
 from src.trace import ROOT
 
 WEAK = Priors(mu=10, sd=0.5, fixed=2, min_levels=5, path=1, predictor=1, exposure=5, difference=1, cell=100, sigma=1)
@@ -44,7 +44,7 @@ def panel_of(
         predictors={},
         roster=Roster(
             np.asarray(cohort, dtype=float),
-            {name: np.asarray(code) for name, code in (members or {}).items()},
+            {name: Mapping(np.asarray(code)) for name, code in (members or {}).items()},
             np.ones(units),
             np.arange(units),
         ),
