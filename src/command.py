@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import config as schema
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
-from src.config import Config, RecoverConfig
+from src.config import Config, PlaceboConfig, RecoverConfig
 
 ROOT = CONF.parent
 HOME = "traces"
@@ -45,7 +45,11 @@ SCHEMAS = {
     "sampler": schema.SamplerConfig,
     "generator": schema.GeneratorConfig,
 }
-PRIMARY = {"config": Config, "recover": RecoverConfig}  # what conf/<name>.yaml of a command sets
+PRIMARY = {
+    "config": Config,
+    "recover": RecoverConfig,
+    "placebo": PlaceboConfig,
+}  # what conf/<name>.yaml of a command sets
 
 
 class UserError(ValueError):
@@ -344,7 +348,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover"}
+    config_name : {"config", "recover", "placebo"}
         The file in conf/ that lists what the task can be told.
     """
     register()

@@ -45,7 +45,7 @@ class ExposureConfig:
     between: str | None = None  # column whose levels the file of ties speaks of; null: units
     size: str | None = None  # column: how much a unit counts, in its first row
     form: str | None = choice("share", "additive", "nearest", default=None)  # null: additive for rings and kernels
-    lag: int = number(0, least=0)  # periods from adoption until others are exposed to it
+    lag: int = 0  # periods from adoption until others are exposed to it; below 0 a placebo: others' adoption to come
 
 
 @dataclass
@@ -252,3 +252,12 @@ class Config:
     progress: bool = True
     refit: bool = False
     replace: Replacement = field(default_factory=Replacement)
+
+
+@dataclass
+class PlaceboConfig(Config):
+    """Everything that `python -m src.placebo` can be told: what `src.fit` can, and which placebo."""
+
+    placebo: str = choice("places", "time", default="places")
+    n: int = number(50, least=5, below=10_001)
+    shift: int = number(2, least=1)

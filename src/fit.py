@@ -5,6 +5,7 @@ data ─▶ exposures ─▶ design ─▶ collapse ─▶ model ─▶ posterio
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -111,8 +112,17 @@ def errors_of(config: Config, regression: Regression) -> Errors:
                 f"likelihood.shocks names {name}, which is neither an exposure nor a group: choose from "
                 f"{', '.join(known) or 'none (the data have neither)'}"
             )
-    shocks = [name for name in regression.exposures if name in panel.roster.members] if asked is None else asked
+    shocks = classifications(panel, regression.exposures) if asked is None else asked
     return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks))
+
+
+def classifications(panel: Panel, names: Iterable[str]) -> list[str]:
+    """Those of the exposures that are built on a classification, the first of several that are built on the same."""
+    found: dict[bytes, str] = {}
+    for name in names:
+        if name in panel.roster.members:
+            found.setdefault(panel.roster.members[name].tobytes(), name)
+    return list(found.values())
 
 
 def needs_units(config: Config) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -172,6 +172,32 @@ class Panel:
     def event_time(self) -> np.ndarray:
         """e = t - g, shape (row,); -inf where never treated."""
         return self.time - self.row_cohort
+
+
+def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
+    """The panel with the rows of `keep`, shape (row,): only units and levels that remain; the same roster."""
+    kept, code = np.unique(panel.unit[keep], return_inverse=True)
+    groups, predictors = {}, dict(panel.predictors)
+    for name, factor in panel.groups.items():
+        levels, level = np.unique(factor.code[kept], return_inverse=True)
+        groups[name] = Factor(name, tuple(factor.levels[k] for k in levels), level)
+        if name in predictors:
+            predictors[name] = predictors[name][levels]
+    truth = None if panel.truth is None else replace(panel.truth, tau=panel.truth.tau[keep])
+    return replace(
+        panel,
+        unit=code,
+        time=panel.time[keep],
+        outcome=panel.outcome[keep],
+        weight=panel.weight[keep] / panel.weight[keep].mean(),
+        covariates=panel.covariates[keep],
+        units=panel.units[kept],
+        cohort=panel.cohort[kept],
+        groups=groups,
+        predictors=predictors,
+        roster=replace(panel.roster, position=panel.roster.position[kept]),
+        truth=truth,
+    )
 
 
 def first_rows(unit: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from src.replicate import Study
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-SAID = 10  # lines of progress where nobody is watching
 
 
 def recover(config: RecoverConfig) -> int:
@@ -169,6 +167,7 @@ def load(folder: Path, n: int) -> pd.DataFrame:
 
 def run_all(study: Study, missing: list[int], folder: Path, cores: int, progress: bool) -> dict[int, str]:
     """Do the missing replications in `cores` processes; what was lost, with its reason."""
+    from src.progress import shown
     from src.terminal import console
 
     if not missing:
@@ -274,56 +273,6 @@ def reports(readers: list[Connection]) -> Iterator[Report]:
                 yield reader.recv()
             except EOFError:
                 open_.remove(reader)
-
-
-def shown(found: Iterator[Report], total: int, progress: bool) -> Iterator[Report]:
-    """The reports, progress being said on the way: a bar for a person, a few lines for a log."""
-    from src.terminal import is_person
-
-    if not progress:
-        yield from found
-    elif is_person():
-        yield from with_bar(found, total)
-    else:
-        yield from with_lines(found, total)
-
-
-def with_bar(found: Iterator[Report], total: int) -> Iterator[Report]:
-    """The reports, under a bar with the time left."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    words = TextColumn("replications"), BarColumn(), MofNCompleteColumn()
-    times = TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
-    with Progress(*words, *times) as bar:
-        task = bar.add_task("", total=total)
-        for report in found:
-            bar.advance(task)
-            yield report
-
-
-def with_lines(found: Iterator[Report], total: int) -> Iterator[Report]:
-    """The reports, a line with the time left for every tenth of them."""
-    start, step = time.monotonic(), max(1, total // SAID)
-    for done, report in enumerate(found, start=1):
-        if done % step == 0 or done == total:
-            left = (time.monotonic() - start) / done * (total - done)
-            print(f"  {done} of {total} replications, {in_time(left)} left", flush=True)
-        yield report
-
-
-def in_time(seconds: float) -> str:
-    """A duration in the unit that fits."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def opening(study: Study, n: int, missing: int, folder: Path) -> None:

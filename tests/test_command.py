@@ -79,7 +79,7 @@ def test_an_exposure_is_a_column_or_says_who_is_exposed_to_whom():
     ("entry", "said"),
     [
         ("{rng: [0, 80]}", "no setting rng (did you mean ring?)"),
-        ("{share: county, lag: -1}", "data.exposures.near.lag=-1 is impossible"),
+        ("{kernel: gaussian, scale: -1}", "data.exposures.near.scale=-1.0 is impossible"),
         ("{share: county, form: sum}", "data.exposures.near.form=sum is not an option"),
         ("{neighbours: many}", "data.exposures.near"),
         ("[a, b]", "not a dictionary of columns"),
