@@ -145,7 +145,7 @@ def encode(
         truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}))
     mean_weight = np.bincount(unit, weight) / np.bincount(unit)
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
-    mappings = {name: mapping_of(name, entry, member, units, cohort) for name, entry in entries.items()}
+    mappings = {name: mapping_of(name, entry, member, units, cohort, notes) for name, entry in entries.items()}
     return Panel(
         name=data.name,
         unit=code,
@@ -170,7 +170,12 @@ def encode(
 
 
 def mapping_of(
-    name: str, entry: ExposureConfig, member: dict[str, np.ndarray], units: np.ndarray, cohort: np.ndarray
+    name: str,
+    entry: ExposureConfig,
+    member: dict[str, np.ndarray],
+    units: np.ndarray,
+    cohort: np.ndarray,
+    notes: list[str],
 ) -> Mapping:
     """Who is exposed to whom, as an entry of data.exposures says it.
 
@@ -183,6 +188,8 @@ def mapping_of(
         Level, place or size of each unit, by column.
     units : array of str, shape (member,)
     cohort : array, shape (member,)
+    notes : list of str
+        Receives a line where a file ties somebody whom the data do not have.
 
     Raises
     ------
@@ -200,9 +207,11 @@ def mapping_of(
             path = Path(entry.weights).expanduser()
             if entry.between:
                 code, levels = pd.factorize(member[entry.between], sort=True)
-                ties = read_ties(path, np.array(levels, dtype=str), f"levels of {entry.between}")
+                ties, strangers = read_ties(path, np.array(levels, dtype=str), f"levels of {entry.between}")
+                notes += about_strangers(name, path, strangers, "level")
                 return Mapping(code, ties, size=size, form=form, lag=entry.lag)
-            ties = read_ties(path, units, "units")
+            ties, strangers = read_ties(path, units, "units")
+            notes += about_strangers(name, path, strangers, "unit")
             ties = sp.csr_array((ties - sp.diags_array(ties.diagonal())) @ sp.diags_array(counts))
             total = np.asarray(ties.sum(axis=1)).ravel()
             to_adopters = sp.csr_array(ties @ sp.diags_array(adopts.astype(float)))
@@ -220,6 +229,13 @@ def mapping_of(
         return Mapping(None, ties, total, form=form, lag=entry.lag)
     except PanelError as error:
         raise PanelError(f"data.exposures.{name}: {error}") from None
+
+
+def about_strangers(name: str, path: Path, strangers: int, noun: str) -> list[str]:
+    """What is said of units or levels that a file of ties names and the data do not have."""
+    if not strangers:
+        return []
+    return [f"data.exposures.{name}: {path.name} ties {count(strangers, noun)} that the data do not have: left out"]
 
 
 def cohort_of_units(first: np.ndarray, start: np.ndarray, units: np.ndarray, name: str) -> np.ndarray:

@@ -136,7 +136,7 @@ def neighbour_ties(
     return sp.csr_array((size[j][keep], (i[keep], j[keep])), shape=(units, units)), total
 
 
-def read_ties(path: Path, labels: np.ndarray, what: str) -> sp.csr_array:
+def read_ties(path: Path, labels: np.ndarray, what: str) -> tuple[sp.csr_array, int]:
     """Ties from a file: columns from, to and weight (1 where absent) of a .csv or .parquet; or a .gal or .gwt.
 
     Parameters
@@ -149,25 +149,26 @@ def read_ties(path: Path, labels: np.ndarray, what: str) -> sp.csr_array:
 
     Returns
     -------
-    sparse array, shape (label, label)
+    ties : sparse array, shape (label, label)
         Tie of the row's label to the column's.
+    strangers : int
+        Labels of the file that the data do not have; their ties are left out.
 
     Raises
     ------
     PanelError
-        No such file, an unknown ending, labels that the data do not have, weights that are no positive numbers, a pair
-        that comes twice.
+        No such file, an unknown ending, no label that the data have, weights that are no positive numbers, a pair that
+        comes twice.
     """
     if not path.is_file():
         raise PanelError(f"no file {path} of ties: check weights (relative to {Path.cwd()})")
     edges = edges_of(path)
-    code = pd.Index(labels)
-    ends = [code.get_indexer(edges[name]) for name in ("from", "to")]
-    unknown = sorted(set(edges["from"][ends[0] < 0]) | set(edges["to"][ends[1] < 0]))
-    if unknown:
+    named = pd.unique(pd.concat([edges["from"], edges["to"]]))
+    strangers = np.setdiff1d(named, labels)
+    if len(strangers) == len(named):
         raise PanelError(
-            f"{path.name} ties {len(unknown):,} {what} that the data do not have ({some(unknown)}): correct the labels "
-            "or leave those rows out"
+            f"{path.name} ties none of the {what} that the data have: it names {some(strangers)}, the data "
+            f"{some(labels)}; write the labels alike"
         )
     weight = edges["weight"].to_numpy(dtype=float)
     wrong = ~(np.isfinite(weight) & (weight >= 0))
@@ -180,7 +181,10 @@ def read_ties(path: Path, labels: np.ndarray, what: str) -> sp.csr_array:
     if twice.any():
         pairs = (f"{a} to {b}" for a, b in edges.loc[twice, ["from", "to"]].itertuples(index=False))
         raise PanelError(f"{path.name} has pairs that come twice ({some(pairs)}): keep one row for each")
-    return sp.csr_array((weight, tuple(ends)), shape=(len(labels), len(labels)))
+    here = edges.isin(labels)[["from", "to"]].all(axis=1)
+    code = pd.Index(labels)
+    ends = tuple(code.get_indexer(edges.loc[here, name]) for name in ("from", "to"))
+    return sp.csr_array((weight[here], ends), shape=(len(labels), len(labels))), len(strangers)
 
 
 def edges_of(path: Path) -> pd.DataFrame:

@@ -169,7 +169,7 @@ def test_ties_between_units_from_every_kind_of_file(ending, tmp_path):
 def test_what_a_file_of_ties_can_get_wrong(tmp_path):
     labels = np.array(["a", "b"])
     wrong = {
-        "from,to,weight\na,z,1\n": "do not have",
+        "from,to,weight\ny,z,1\n": "ties none of the units",
         "from,to,weight\na,b,x\n": "row 1",
         "from,to,weight\na,b,-1\n": "negative",
         "from,to,weight\na,b,1\na,b,2\n": "a to b",
@@ -183,6 +183,13 @@ def test_what_a_file_of_ties_can_get_wrong(tmp_path):
     for name, said in (("t.txt", "unknown ending"), ("absent.csv", "no file")):
         with pytest.raises(PanelError, match=said):
             read_ties(tmp_path / name, labels, "units")
+
+
+def test_those_whom_the_data_do_not_have_are_left_out_and_counted(tmp_path):
+    (tmp_path / "t.csv").write_text("from,to\na,b\nb,z\nz,y\n")
+    found, strangers = read_ties(tmp_path / "t.csv", np.array(["a", "b"]), "units")
+    np.testing.assert_array_equal(found.toarray(), [[0, 1], [0, 0]])
+    assert strangers == 2
 
 
 def test_too_many_ties_are_refused_before_they_are_held(monkeypatch):
