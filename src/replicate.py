@@ -147,7 +147,7 @@ def sampled(
     else:
         with stopwatch(spent, "compile"):
             if key not in compiled:
-                compiled[key] = sample.compile_model(model)
+                compiled[key] = sample.compile_model(model, ("theta",))
         with stopwatch(spent, "sample"):
             tree = sample.draw_compiled(sample.with_data_of(compiled[key], model), *options)
     seconds.update({f"{name} {stage}": value for stage, value in spent.items()})

@@ -89,11 +89,18 @@ def with_nutpie(models, draws, tune, chains, cores, target_accept, seed, progres
         ]
 
 
-def compile_model(model: pm.Model) -> Any:
-    """The model's density and gradient as machine code, its data left open to change; see `with_data_of`."""
+def compile_model(model: pm.Model, names: tuple[str, ...] | None = None) -> Any:
+    """The model's density and gradient as machine code, its data left open to change; see `with_data_of`.
+
+    Parameters
+    ----------
+    model : pm.Model
+    names : tuple of str, optional
+        The variables to keep draws of, all where not given: the fewer, the less there is to compile.
+    """
     import nutpie
 
-    return nutpie.compile_pymc_model(model, freeze_model=False)
+    return nutpie.compile_pymc_model(model, freeze_model=False, var_names=names)
 
 
 def with_data_of(compiled: Any, model: pm.Model) -> Any:
