@@ -11,7 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import CrossProducts, Design
-from src.design import Regression, with_log_scale, without_covariates
+from src.design import NUISANCE, Regression, with_log_scale, without_covariates
+from src.identify import flat_exposures
 from src.nuisance import (
     Errors,
     Nuisance,
@@ -35,7 +36,7 @@ from src.products import (
     within_products,
 )
 
-NUISANCE = ("time", "covariate")
+LITTLE = 0.02  # of the movement of an exposure within units
 SATURATED = ("cell", "exposure", "difference")
 
 
@@ -92,6 +93,7 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     s = saturated_scale(evidence, regression.design)
     check_what_is_left(evidence, regression, s)
+    notes += [*flat_exposures(regression).values(), *absorbed_exposures(cross, evidence, regression)]
     nuisance = estimate(regression, errors, s)
     if "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0:
         regression = with_log_scale(regression, nuisance.log_scale)
@@ -199,6 +201,29 @@ def absorbed_covariates(cross: CrossProducts, design: Design, rows: int) -> list
     inside = np.diag(within)[first:] <= TOLERANCE * rows
     explained = np.isin(np.arange(first, len(positions)), dependent_columns(within))
     return [name for name, drop in zip(design.blocks["covariate"].levels, inside | explained, strict=True) if drop]
+
+
+def absorbed_exposures(cross: CrossProducts, evidence: CrossProducts, regression: Regression) -> list[str]:
+    """A line on each exposure of whose movement within units hardly anything is left beside all other nuisance.
+
+    Parameters
+    ----------
+    cross : CrossProducts
+        Over all columns, unit effects alone integrated out.
+    evidence : CrossProducts
+        Over the effect and exposure columns, periods, fixed effects and covariates integrated out too.
+    """
+    notes = []
+    first = regression.design.blocks["exposure"].start if regression.exposures else 0
+    known = flat_exposures(regression)
+    for j, name in enumerate(regression.exposures, start=first):
+        left = evidence.gram[j, j] / max(cross.gram[j, j], np.finfo(float).tiny)
+        if left < LITTLE and name not in known:
+            notes.append(
+                f"periods, fixed effects and covariates explain all but {left:.2%} of how {name} moves within units: "
+                "its slope rests on that"
+            )
+    return notes
 
 
 def saturated_scale(cross: CrossProducts, design: Design) -> float:

@@ -67,6 +67,7 @@ class DataConfig:
     groups: dict[str, str] = field(default_factory=dict)
     predictors: dict[str, str] = field(default_factory=dict)
     covariates: list[str] = field(default_factory=list)
+    fixed_effects: list[str] = field(default_factory=list)  # columns whose levels have an effect in every period
     exposures: dict[str, Any] = field(default_factory=dict)  # name: column, or an ExposureConfig
     weights: str | None = None
     weigh_exposures: bool = False

@@ -22,6 +22,7 @@ from models.inputs import Block, Design
 from src.exposure import spread, step_of
 from src.panel import Panel
 
+NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
 
 
@@ -151,6 +152,8 @@ def build_design(
         standard = (panel.covariates - panel.covariates.mean(axis=0)) / covariate_sd
         add("covariate", "covariate", panel.covariate_names, sp.csr_array(standard))
     periods = panel.periods
+    if panel.fixed and len(periods) > 1:
+        add("fixed", "fixed", *level_periods(panel))
     if len(periods) > 1:
         dummies = sp.csr_array(panel.time[:, None] == periods[None, 1:]).astype(float)
         add("time", "time", tuple(periods[1:].tolist()), dummies)
@@ -161,9 +164,30 @@ def build_design(
     return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd), notes
 
 
+def level_periods(panel: Panel) -> tuple[tuple[str, ...], sp.csr_array]:
+    """Indicators of every level x period of the fixed effects that occurs, but those of the first period.
+
+    Labels "industry:C26@2015". Those that periods and other classifications explain are left to the elimination.
+    """
+    labels, pieces = [], []
+    later = np.flatnonzero(panel.time > panel.time.min())
+    for name, factor in panel.fixed.items():
+        level = np.array(factor.levels)[factor.code][panel.unit[later]]
+        names, code = np.unique(cell_labels_of(level, panel.time[later]), return_inverse=True)
+        labels += [f"{name}:{label}" for label in names]
+        shape = (len(panel.unit), len(names))
+        pieces.append(sp.csr_array((np.ones(len(later)), (later, code)), shape=shape))
+    return tuple(labels), sp.csr_array(sp.hstack(pieces, format="csr"))
+
+
+def cell_labels_of(level: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Label "C26@2015" of each row."""
+    return np.char.add(np.char.add(level.astype(str), "@"), time.astype(str))
+
+
 def cell_labels(cohort: np.ndarray, time: np.ndarray) -> np.ndarray:
     """Label "2015@2017" of each treated row."""
-    return np.char.add(np.char.add(cohort.astype(int).astype(str), "@"), time.astype(str))
+    return cell_labels_of(cohort.astype(int), time)
 
 
 def in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -108,7 +108,7 @@ def encode(
         cohort, doubtful = cohort_from_treated(column(data.treated), unit, time, start, units, data.treated)
 
     before = last_before_adoption(time, cohort[unit], start)
-    columns = dict.fromkeys((*data.groups.values(), *labelled_columns(data)))
+    columns = dict.fromkeys((*data.groups.values(), *data.fixed_effects, *labelled_columns(data)))
     row_labels = {name: labels(frame[name]).to_numpy(dtype=object)[order] for name in columns}
     entries = exposure_entries(data)
     places = dict.fromkeys(name for entry in entries.values() for name in (entry.latitude, entry.longitude) if name)
@@ -166,6 +166,7 @@ def encode(
         sha256=sha256,
         notes=tuple(notes),
         truth=truth,
+        fixed={name: factor(name, member[name][kept]) for name in data.fixed_effects},
     )
 
 

@@ -26,9 +26,9 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import CrossProducts
-from src.design import Regression, cell_labels, in_order, joint_labels
+from src.design import NUISANCE, Regression, cell_labels, in_order, joint_labels
 from src.exposure import is_share, sources
-from src.identify import moves, silent_directions, slopes_in, spoken_rows
+from src.identify import flat_exposures, moves, silent_directions, slopes_in, spoken_rows
 from src.panel import Panel, count
 
 MOST_CONTRASTED = 5
@@ -160,7 +160,7 @@ def subset_averages(
     share = sp.csr_array((weight, (code, np.arange(len(rows)))), shape=(len(levels), len(rows)))
     total = np.bincount(code, weight)
     weights = (share @ regression.matrix[rows]).toarray() / total[:, None]
-    for name in ("exposure", "covariate", "time"):
+    for name in ("exposure", *NUISANCE):
         if name in design.blocks:
             weights[:, design.blocks[name].columns] = 0.0
     if "difference" in design.blocks:
@@ -230,11 +230,18 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
         weights[design.blocks["difference"].columns] += on_difference / sd
         return weights
 
+    flat = flat_exposures(regression)
+    of_others = np.zeros((design.size, len(flat)))  # one direction for each exposure that fixed effects absorb
+    for j, name in enumerate(flat):
+        of_others[design.blocks["exposure"].start + names.index(name), j] = 1.0
+
     def average(estimand: str, weights: np.ndarray, rows: np.ndarray, truth, group="", level="", note="", given=True):
         n_units = len(np.unique(panel.unit[rows]))
         enough = bool(rows.any()) and given
         reason = note if rows.any() else "not identified: no such row is exposed"
         value = float(truth) if known else float("nan")
+        if enough and flat and moves(weights, of_others):
+            enough, reason = False, "not identified: " + "; ".join(flat.values())
         return Average(estimand, group, level, weights, n_units, int(rows.sum()), value, reason, enough)
 
     far = extrapolation(regression)

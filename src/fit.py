@@ -15,6 +15,7 @@ from src.command import UserError, command, folder_of
 from src.config import Config
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import xarray as xr
 
@@ -117,12 +118,24 @@ def errors_of(config: Config, regression: Regression) -> Errors:
 
 
 def classifications(panel: Panel, names: Iterable[str]) -> list[str]:
-    """Those of the exposures that are built on a classification, the first of several that are built on the same."""
+    """Those of the exposures that are built on a classification, the first of several that are built on the same.
+
+    Without those whose levels have fixed effects in every period: nothing is left of their shocks.
+    """
+    taken = {partition(factor.code) for factor in panel.fixed.values()}
     found: dict[bytes, str] = {}
     for name in names:
         if name in panel.roster.members:
-            found.setdefault(panel.roster.members[name].tobytes(), name)
-    return list(found.values())
+            found.setdefault(partition(panel.roster.members[name][panel.roster.position]), name)
+    return [name for levels, name in found.items() if levels not in taken]
+
+
+def partition(code: np.ndarray) -> bytes:
+    """The same for classifications that put the same units together, however their levels are numbered."""
+    import numpy as np
+
+    _, first, level = np.unique(code, return_index=True, return_inverse=True)
+    return first[level].tobytes()
 
 
 def needs_units(config: Config) -> bool:

@@ -191,7 +191,7 @@ def etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
         `att`, `att_gt`, `att_event`, `att_cohort`.
     """
     effects: list[Effect] = []
-    if not panel.covariate_names and not is_weighted(panel):
+    if not panel.covariate_names and not is_weighted(panel) and not panel.fixed:
         effects = etwfe_library(panel)
     if not effects or np.isnan([effect.estimate for effect in effects]).any():
         effects = etwfe_regression(panel)
@@ -291,6 +291,7 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
     regressors = effects | {f"z{j}": column for j, column in enumerate(standard.T)}
     frame = pd.DataFrame(
         {"y": outcome, "unit": panel.unit, "time": panel.time}
+        | {f"f{j}": period_cells(panel, factor.code) for j, factor in enumerate(panel.fixed.values())}
         | ({"weight": panel.weight} if is_weighted(panel) else {})
         | {name: column.astype(float) for name, column in regressors.items()}
     )
@@ -307,6 +308,11 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
         scale**2 * covariance.reindex(index=list(effects), columns=list(effects), fill_value=0.0).to_numpy(),
         null,
     )
+
+
+def period_cells(panel: Panel, code: np.ndarray) -> np.ndarray:
+    """Cell of level and period of each row, shape (row,), for a classification of the units, `code` shape (unit,)."""
+    return code[panel.unit] * len(panel.periods) + np.searchsorted(panel.periods, panel.time)
 
 
 def standardised(panel: Panel) -> tuple[np.ndarray, float]:
@@ -345,12 +351,13 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
     """
     import pyfixest
 
+    fixed = [name for name in frame.columns if re.fullmatch(r"f\d+", name)]  # level x period
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         # pyfixest 0.60 calls what pandas 3.1 deprecates, and announces the columns that `Fit.null` accounts for
         warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
         warnings.filterwarnings("ignore", message=r"\s*\d+ variables dropped due to multicollinearity")
         fit = pyfixest.feols(
-            f"{left} ~ {' + '.join(right)} | unit + time",
+            f"{left} ~ {' + '.join(right)} | {' + '.join(['unit', 'time', *fixed])}",
             frame,
             vcov={"CRV1": "unit"},
             ssc=pyfixest.ssc(k_adj=False),
@@ -362,7 +369,7 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
         )
         slopes = fit.coef()
     n = len(frame)
-    free = n - len(slopes) - frame["time"].nunique()
+    free = n - len(slopes) - frame["time"].nunique() - sum(frame[name].nunique() - 1 for name in fixed)
     factor = (n - 1) / free if free > 0 else np.nan
     return slopes, pd.DataFrame(factor * fit._vcov, slopes.index, slopes.index)
 

@@ -56,8 +56,14 @@ STRIDE = 1.7  # a step in phi goes further by this factor; below 2, so that the 
 NU = (1.0, 200.0)
 LEAST_UNITS = 10  # ever- or never-treated units that can tell a scale of their own
 LEAST_SD = 1e-3
-WEAK = {"mu": 10.0, "exposure": 5.0, "time": 1e4, "covariate": 1e4}  # prior SDs in units of s; 1 for all else
-FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "covariate")  # the others' are estimated
+WEAK = {
+    "mu": 10.0,
+    "exposure": 5.0,
+    "time": 1e4,
+    "fixed": 1e4,
+    "covariate": 1e4,
+}  # prior SDs in units of s; 1 for all else
+FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "covariate")  # the others' are estimated
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -134,6 +134,8 @@ class Panel:
     notes : tuple of str
         One line for each thing that was handled.
     truth : Truth, optional
+    fixed : dict of str to Factor
+        Classifications whose levels have an effect of their own in every period.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Panel:
     sha256: str
     notes: tuple[str, ...] = ()
     truth: Truth | None = None
+    fixed: dict[str, Factor] = field(default_factory=dict)
 
     @property
     def periods(self) -> np.ndarray:
@@ -177,12 +180,7 @@ class Panel:
 def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
     """The panel with the rows of `keep`, shape (row,): only units and levels that remain; the same roster."""
     kept, code = np.unique(panel.unit[keep], return_inverse=True)
-    groups, predictors = {}, dict(panel.predictors)
-    for name, factor in panel.groups.items():
-        levels, level = np.unique(factor.code[kept], return_inverse=True)
-        groups[name] = Factor(name, tuple(factor.levels[k] for k in levels), level)
-        if name in predictors:
-            predictors[name] = predictors[name][levels]
+    predictors = {name: z[np.unique(panel.groups[name].code[kept])] for name, z in panel.predictors.items()}
     truth = None if panel.truth is None else replace(panel.truth, tau=panel.truth.tau[keep])
     return replace(
         panel,
@@ -193,11 +191,18 @@ def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
         covariates=panel.covariates[keep],
         units=panel.units[kept],
         cohort=panel.cohort[kept],
-        groups=groups,
+        groups={name: of_units(factor, kept) for name, factor in panel.groups.items()},
+        fixed={name: of_units(factor, kept) for name, factor in panel.fixed.items()},
         predictors=predictors,
         roster=replace(panel.roster, position=panel.roster.position[kept]),
         truth=truth,
     )
+
+
+def of_units(factor: Factor, kept: np.ndarray) -> Factor:
+    """The classification of the units `kept`, only levels that remain."""
+    levels, code = np.unique(factor.code[kept], return_inverse=True)
+    return Factor(factor.name, tuple(factor.levels[k] for k in levels), code)
 
 
 def first_rows(unit: np.ndarray) -> np.ndarray:

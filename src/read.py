@@ -43,7 +43,7 @@ def read(data: DataConfig) -> tuple[pd.DataFrame, str]:
         No file, an empty file, an unknown ending, an unreadable file.
     """
     path = locate(data)
-    texts = {data.unit, *data.groups.values(), *labelled_columns(data)}
+    texts = {data.unit, *data.groups.values(), *data.fixed_effects, *labelled_columns(data)}
     try:
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from src.collapse import Collapsed
+from src.design import NUISANCE
 
 ROOT = Path(__file__).parents[1]
 UNITLESS = ("_offset", "_length")
@@ -62,7 +63,7 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
     regression, conditional = collapsed.regression, collapsed.conditional
     panel, blocks = regression.panel, regression.design.blocks
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    kept = [name for name in blocks if name not in ("time", "covariate")]
+    kept = [name for name in blocks if name not in NUISANCE]
     labels = regression.design.labels(tuple(kept))
     theta = posterior["theta"].reindex(column=labels, fill_value=0.0).transpose("chain", "draw", "column").to_numpy()
     sigma = posterior["sigma"].to_numpy().ravel() if "sigma" in posterior else np.full(chains * draws, collapsed.s)
@@ -73,7 +74,7 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
     path = np.concatenate([np.zeros((chains, draws, 1)), eta[..., :periods]], axis=-1)
     found["lambda_"] = xr.DataArray(path, dims=("chain", "draw", "time"), coords={"time": panel.periods})
     if panel.covariate_names:
-        slope = eta[..., periods:] / regression.covariate_sd
+        slope = eta[..., -len(panel.covariate_names) :] / regression.covariate_sd
         names = list(panel.covariate_names)
         found["beta"] = xr.DataArray(slope, dims=("chain", "draw", "covariate"), coords={"covariate": names})
     return found

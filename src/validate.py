@@ -23,14 +23,26 @@ RESERVED_WORDS = """
     chain draw column obs estimand group level arm
     unit units time cohort event_time event_time_step cell group_cell exposure covariate outcome weight
     mu path difference theta sigma alpha beta lambda_ tau delta_control delta_treated s rho nu scale scales shock shocks
-    gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
+    fixed gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
     att direct switching contrast overall lead total_treated total_events
 """
 RESERVED_BEGINNINGS = ("sd_", "att_", "contrast_", "spill_", "unit_", "rho_", "nu_", "scale_", "shock_")
 HUGE = 1e100  # squares of larger numbers overflow
 LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
 DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor", "_contrast", "_length")
-OWN_TERMS = ("mu", "path", "cohort", "cell", "group_cell", "unit", "exposure", "difference", "covariate", "time")
+OWN_TERMS = (
+    "mu",
+    "path",
+    "cohort",
+    "cell",
+    "group_cell",
+    "unit",
+    "exposure",
+    "difference",
+    "covariate",
+    "time",
+    "fixed",
+)
 EXPOSURE_KINDS: dict[str, tuple[str, ...]] = {  # with what each of them needs
     "share": (),
     "ring": ("latitude", "longitude"),
@@ -74,7 +86,7 @@ def check_settings(data: DataConfig) -> None:
     empty = [f"data.{word}" for word in ("unit", "time", "outcome") if not getattr(data, word)]
     empty += [f"data.{word}" for word in ("groups", "predictors") if "" in getattr(data, word).values()]
     empty += [f"data.exposures.{name}" for name, entry in data.exposures.items() if entry == ""]
-    empty += ["data.covariates"] if "" in data.covariates else []
+    empty += [f"data.{word}" for word in ("covariates", "fixed_effects") if "" in getattr(data, word)]
     if empty:
         raise PanelError(f"{some(empty)} names no column: say which column of the file it is")
     for name in data.groups:
@@ -168,6 +180,7 @@ def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
         ("data.outcome", data.outcome),
         *(("data.covariates", name) for name in data.covariates),
         ("data.weights", data.weights),
+        *(("data.fixed_effects", name) for name in data.fixed_effects),
         *((f"data.groups.{key}", name) for key, name in data.groups.items()),
         *of_exposures,
         *((f"data.predictors.{key}", name) for key, name in data.predictors.items()),
@@ -274,6 +287,7 @@ def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
         "data.covariates": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller)],
         "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, NOT_NEGATIVE)],
         "data.groups": [(LABELLED, "give them a level or drop them")],
+        "data.fixed_effects": [(LABELLED, "give them a level or drop them")],
         "data.exposures": [(LABELLED, "give them a level or drop them")],
         **{
             f"data.exposures.{word}": [(rule, f"give every unit a {word} in degrees") for rule in (*FINITE, within)]

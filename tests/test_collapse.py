@@ -1,6 +1,7 @@
 """The collapsed likelihood against brute force, closed forms and other libraries."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from src.collapse import (
 )
 from src.design import build_design
 from src.exposure import row_shares
+from src.frequentist import regress
 from src.panel import PanelError
 from tests.worlds import panel_of, staggered
 
@@ -274,6 +276,26 @@ def test_an_outcome_that_is_explained_without_error_is_refused_as_such():
     perfect = panel_of(panel.unit, panel.time, panel.cohort, panel.time + 1.0 * panel.treated)
     with pytest.raises(PanelError, match="explain the outcome without error"):
         collapse(regression_of(perfect))
+
+
+def test_fixed_effects_of_level_and_period_are_those_of_least_squares():
+    panel = staggered(seed=17, exposed=False)
+    panel = replace(panel, fixed={name: panel.groups[name] for name in ("industry", "ownership")})
+    evidence = collapse(regression_of(panel)).evidence
+    slope = evidence.moment[0] / evidence.gram[0, 0]  # of mu alone
+    assert slope == pytest.approx(regress(panel, {"D": panel.treated}).coefficients[0], rel=1e-7)
+
+
+def test_what_fixed_effects_leave_of_an_exposure_is_said_before_sampling():
+    panel = staggered(units=90, seed=18)
+    assert not collapse(regression_of(panel)).notes
+    sector = replace(panel, fixed={"industry": panel.groups["industry"]})
+    (note,) = collapse(regression_of(sector)).notes
+    assert note.startswith("among the untreated, industry does not vary within industry x period")
+    shares = row_shares(panel)[0]
+    nearly = panel.time**2 / 64 + 1e-3 * shares["county"]  # moves with the period, all but a little
+    (note,) = collapse(build_design(panel, {"industry": shares["industry"], "county": nearly})[0]).notes
+    assert note.startswith("periods, fixed effects and covariates explain all but 0.")
 
 
 def test_unit_labels_do_not_matter():

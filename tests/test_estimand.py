@@ -10,7 +10,7 @@ from src import estimand
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
-from src.panel import Truth
+from src.panel import Factor, Truth
 from tests.worlds import panel_of, staggered
 
 
@@ -138,6 +138,25 @@ def test_a_stratum_never_seen_near_zero_exposure_has_no_effect_at_zero():
     assert not by[level].identified
     assert "exposures near zero" in by[level].note
     assert all(a.identified for name, a in by.items() if name != level)
+
+
+def test_fixed_effects_that_absorb_an_exposure_leave_only_the_difference():
+    panel = staggered(units=120, seed=16)
+    members = panel.roster.members["county"]
+    county = Factor("county", tuple(str(k) for k in range(members.max() + 1)), members[panel.roster.position])
+    fixed = replace(panel, fixed={"county": county})
+    collapsed = collapse(build_design(fixed, row_shares(fixed)[0])[0])
+    found = estimand.averages(collapsed.regression, collapsed.evidence, tuple(collapsed.regression.design.blocks))
+    known = {(a.estimand, a.group, a.level): a for a in found}
+    refused = [
+        *(("spill_per_pp", "county", level) for level in ("control", "treated")),
+        *((name, "", "") for name in ("spill_control", "spill_treated", "total_treated", "overall")),
+    ]
+    for key in refused:
+        assert not known[key].identified, key
+        assert "county does not vary within county x period" in known[key].note
+    kept = [("att", "", ""), ("spill_per_pp", "county", "difference"), ("spill_per_pp", "industry", "control")]
+    assert all(known[key].identified for key in kept)
 
 
 def test_the_adopters_behind_a_spillover_are_counted(world):

@@ -17,6 +17,7 @@ from src.frequentist import (
     etwfe,
     etwfe_groups,
     etwfe_regression,
+    period_cells,
     regress,
     tabulate,
     twfe,
@@ -210,6 +211,16 @@ def test_extended_twfe_with_covariates_and_weights_is_least_squares(weighted):
         row = pick(table, event, level="" if wanted is None else str(wanted))
         assert row.estimate == pytest.approx(mass @ slopes, rel=1e-6)
         assert row.se == pytest.approx(np.sqrt(mass @ covariance @ mass), rel=1e-6)
+
+
+def test_fixed_effects_of_level_and_period_are_dummies():
+    panel = simulate()
+    fixed = replace(panel, fixed={"ownership": panel.groups["ownership"]})
+    cells = period_cells(panel, panel.groups["ownership"].code)
+    dummies = [cells == cell for cell in np.unique(cells)]
+    slopes, _ = brute_force(panel, [panel.treated, *dummies])
+    assert pick(twfe(fixed, {}, 0.95), "att").estimate == pytest.approx(slopes[0], rel=1e-6)
+    assert pick(etwfe(fixed, {}, 0.95), "att").estimate != pytest.approx(pick(etwfe(panel, {}, 0.95), "att").estimate)
 
 
 def test_effects_by_group_are_least_squares():
