@@ -5,6 +5,7 @@ rows ──nuisance──▶ precision ──products──▶ cross-products �
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 
 from models.inputs import CrossProducts, Design
 from src.design import NUISANCE, Regression, with_log_scale, without_covariates
-from src.identify import flat_exposures
+from src.exposure import flat_exposures
 from src.nuisance import (
     Errors,
     Nuisance,
@@ -93,7 +94,8 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     s = saturated_scale(evidence, regression.design)
     check_what_is_left(evidence, regression, s)
-    notes += [*flat_exposures(regression).values(), *absorbed_exposures(cross, evidence, regression)]
+    flat = flat_exposures(regression.panel, regression.share_of)
+    notes += [*flat.values(), *absorbed_exposures(cross, evidence, regression, flat)]
     nuisance = estimate(regression, errors, s)
     if "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0:
         regression = with_log_scale(regression, nuisance.log_scale)
@@ -203,7 +205,9 @@ def absorbed_covariates(cross: CrossProducts, design: Design, rows: int) -> list
     return [name for name, drop in zip(design.blocks["covariate"].levels, inside | explained, strict=True) if drop]
 
 
-def absorbed_exposures(cross: CrossProducts, evidence: CrossProducts, regression: Regression) -> list[str]:
+def absorbed_exposures(
+    cross: CrossProducts, evidence: CrossProducts, regression: Regression, known: Collection[str]
+) -> list[str]:
     """A line on each exposure of whose movement within units hardly anything is left beside all other nuisance.
 
     Parameters
@@ -212,10 +216,12 @@ def absorbed_exposures(cross: CrossProducts, evidence: CrossProducts, regression
         Over all columns, unit effects alone integrated out.
     evidence : CrossProducts
         Over the effect and exposure columns, periods, fixed effects and covariates integrated out too.
+    regression : Regression
+    known : collection of str
+        Exposures of which this has been said already.
     """
     notes = []
     first = regression.design.blocks["exposure"].start if regression.exposures else 0
-    known = flat_exposures(regression)
     for j, name in enumerate(regression.exposures, start=first):
         left = evidence.gram[j, j] / max(cross.gram[j, j], np.finfo(float).tiny)
         if left < LITTLE and name not in known:

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import Block, Design
-from src.exposure import spread, step_of
+from src.exposure import flat_exposures, spread, step_of
 from src.panel import Panel
 
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
@@ -76,7 +76,8 @@ def build_design(
     ----------
     panel : Panel
     shares : dict of str to array, shape (row,)
-        Exposures; one that is zero throughout is left out.
+        Exposures; one that is zero throughout is left out. One that fixed effects absorb has no slope on the
+        untreated: its column is zero.
     units : bool
         Give every adopter an effect of its own.
     log_scale : array, shape (unit,), optional
@@ -143,7 +144,8 @@ def build_design(
     centre = np.average(share[treated], axis=0, weights=panel.weight[treated])
     if shares:
         names = tuple(shares)
-        add("exposure", "exposure", names, sp.csr_array(share / sd))
+        told = np.array([name not in flat_exposures(panel, shares) for name in names])
+        add("exposure", "exposure", names, sp.csr_array(share / sd * told))
         add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
 
     sds = panel.covariates.std(axis=0)

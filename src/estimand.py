@@ -27,8 +27,8 @@ import xarray as xr
 
 from models.inputs import CrossProducts
 from src.design import NUISANCE, Regression, cell_labels, in_order, joint_labels
-from src.exposure import is_share, sources
-from src.identify import flat_exposures, moves, silent_directions, slopes_in, spoken_rows
+from src.exposure import flat_exposures, is_share, sources
+from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.panel import Panel, count
 
 MOST_CONTRASTED = 5
@@ -230,7 +230,7 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
         weights[design.blocks["difference"].columns] += on_difference / sd
         return weights
 
-    flat = flat_exposures(regression)
+    flat = flat_exposures(panel, regression.share_of)
     of_others = np.zeros((design.size, len(flat)))  # one direction for each exposure that fixed effects absorb
     for j, name in enumerate(flat):
         of_others[design.blocks["exposure"].start + names.index(name), j] = 1.0
@@ -320,11 +320,15 @@ def without_support(near: np.ndarray, panel: Panel, units: np.ndarray) -> str:
 
 
 def extrapolation(regression: Regression) -> str:
-    """A warning where hardly any treated row has an exposure near zero, which is where `tau` is evaluated."""
+    """What stands between the data and effects at zero exposure: hardly any treated row near it, or fixed effects."""
     if not regression.exposures:
         return ""
+    absorbed = flat_exposures(regression.panel, regression.share_of)
+    names = " and ".join(absorbed)
+    less = f"less the slope of {names} on the untreated over the number of others, which is not known" if names else ""
     near = rows_near_zero(regression)[regression.panel.treated].mean()
-    return f"linear extrapolation: {near:.0%} of treated rows have exposures near zero" if near < FEW else ""
+    far = f"linear extrapolation: {near:.0%} of treated rows have exposures near zero" if near < FEW else ""
+    return join(less, far)
 
 
 def mark(average: Average, null: np.ndarray) -> Average:

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from src.panel import Mapping, Panel, count, some
 
 NAMED = 5  # exposures named in a note
+FLAT = 1e-6  # of the range of an exposure
 PER_POINT = 0.01  # step of a share: a percentage point
 
 
@@ -191,6 +192,44 @@ def from_units(mapping: Mapping, felt: np.ndarray, adopted: np.ndarray) -> np.nd
     if mapping.form == "share":
         felt = felt / np.where(mapping.total > 0, mapping.total, np.inf)[:, None]
     return (adopted * (mapping.ties.T @ felt)).sum(axis=1)
+
+
+def flat_exposures(panel: Panel, shares: dict[str, np.ndarray]) -> dict[str, str]:
+    """Exposures that fixed effects absorb, each with the reason why the level of its slope cannot be told.
+
+    Where S_it does not vary among untreated rows of the same level and period, effects of level x period explain all
+    that it does to them. Within such a cell only adopters differ, S_it = (adopters - D_it) / (others): a leave-one-out
+    slope would rest on D_it / (others) alone, that is on the effect of own adoption. So the slope on the untreated is
+    left out, and what a regression takes for own adoption is tau - delta / (others). What adopters feel beyond the
+    untreated, `difference`, is told apart, because it moves over time with the number of adopters.
+
+    Parameters
+    ----------
+    panel : Panel
+    shares : dict of str to array, shape (row,)
+
+    Returns
+    -------
+    dict of str to str
+        Name of the exposure: the reason.
+    """
+    found: dict[str, str] = {}
+    rows = np.flatnonzero(~panel.treated)
+    period = np.searchsorted(panel.periods, panel.time[rows])
+    for factor in panel.fixed.values():
+        cell = factor.code[panel.unit[rows]] * len(panel.periods) + period
+        order = np.argsort(cell, kind="stable")
+        start = np.flatnonzero(np.r_[True, np.diff(cell[order]) > 0])
+        for name, share in shares.items():
+            mine = share[rows][order]
+            within = np.maximum.reduceat(mine, start) - np.minimum.reduceat(mine, start)
+            if within.max() <= FLAT * np.ptp(mine):
+                found.setdefault(
+                    name,
+                    f"among the untreated, {name} does not vary within {factor.name} x period, whose fixed effects "
+                    "absorb it; only the difference between adopters and others can be told",
+                )
+    return found
 
 
 def step_of(panel: Panel, name: str, exposure: np.ndarray) -> float:

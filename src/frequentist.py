@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from src.design import cell_labels, joint_labels
-from src.exposure import step_of
+from src.exposure import flat_exposures, step_of
 from src.panel import Panel, PanelError
 
 COLUMNS = [
@@ -112,7 +112,9 @@ def twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob: float) 
 
         y_it = alpha_i + lambda_t + x_it'beta + D_it tau + S_it'delta + D_it S_it'difference + eps_it
 
-    so tau is the effect of own adoption at zero exposure, and the slope of the treated is delta + difference. Assumes
+    An exposure that fixed effects absorb has no delta.
+
+    So tau is the effect of own adoption at zero exposure, and the slope of the treated is delta + difference. Assumes
     that exposure works through S alone, linearly, and is as good as random given unit and period effects.
 
     Parameters
@@ -133,7 +135,8 @@ def twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob: float) 
         return tabulate(panel, [], "twfe_exposures", prob)
     treated = panel.treated
     exposed = np.any([share > 0 for share in exposures.values()], axis=0)
-    others = {f"S[{name}]": share for name, share in exposures.items()}
+    flat = flat_exposures(panel, exposures)
+    others = {f"S[{name}]": share for name, share in exposures.items() if name not in flat}
     adopters = {f"D:S[{name}]": treated * share for name, share in exposures.items()}
     fit = regress(panel, {"D": treated, **others, **adopters})
 
@@ -389,6 +392,9 @@ def combine(
     *rows : array of bool, shape (row,)
         What it averages over.
     """
+    absent = [name for name, weight in weights.items() if weight and name not in fit.names]
+    if absent:
+        return Effect(estimand, group, level, np.nan, np.nan, rows, f"not identified: no {', '.join(absent)} beside it")
     w = np.array([weights.get(name, 0.0) for name in fit.names])
     if not all(mask.any() for mask in rows):
         return Effect(estimand, group, level, np.nan, np.nan, rows, "not identified: no such rows")

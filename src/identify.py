@@ -67,39 +67,6 @@ def moves(weights: np.ndarray, null: np.ndarray) -> np.ndarray:
     return along > MOVES * np.maximum(np.abs(weights).max(axis=-1), 1e-300)
 
 
-def flat_exposures(regression: Regression) -> dict[str, str]:
-    """Exposures that fixed effects absorb, each with the reason why the level of its slope cannot be told.
-
-    Where S_it does not vary among untreated rows of the same level and period, effects of level x period explain all
-    that it does to them. Within such a cell only adopters differ, S_it = (adopters - D_it) / (others): a leave-one-out
-    slope would then rest on D_it / (others), the effect of own adoption, and on 1 / (others) being small. What adopters
-    feel beyond the untreated, `difference`, is told apart, because it varies over time with the adopters.
-
-    Returns
-    -------
-    dict of str to str
-        Name of the exposure: the reason.
-    """
-    panel = regression.panel
-    found: dict[str, str] = {}
-    rows = np.flatnonzero(~panel.treated)
-    period = np.searchsorted(panel.periods, panel.time[rows])
-    for factor in panel.fixed.values():
-        cell = factor.code[panel.unit[rows]] * len(panel.periods) + period
-        order = np.argsort(cell, kind="stable")
-        start = np.flatnonzero(np.r_[True, np.diff(cell[order]) > 0])
-        for name, share, sd in zip(regression.exposures, regression.shares.T, regression.exposure_sd, strict=True):
-            sorted_share = share[rows][order]
-            spread = np.maximum.reduceat(sorted_share, start) - np.minimum.reduceat(sorted_share, start)
-            if spread.max(initial=0.0) <= MOVES * sd:
-                found.setdefault(
-                    name,
-                    f"among the untreated, {name} does not vary within {factor.name} x period, whose fixed effects "
-                    "absorb it; only the difference between adopters and others can be told",
-                )
-    return found
-
-
 def slopes_in(names: tuple[str, ...]) -> tuple[str, ...]:
     """The blocks of exposures among `names`."""
     return tuple(name for name in ("exposure", "difference") if name in names)

@@ -11,6 +11,7 @@ import pytest
 from src import frequentist
 from src.config import DataConfig
 from src.encode import encode, load
+from src.exposure import row_shares
 from src.frequentist import (
     COLUMNS,
     estimate,
@@ -25,7 +26,7 @@ from src.frequentist import (
 )
 from src.panel import Factor, Mapping, Panel, PanelError, Roster
 from src.read import read
-from tests.worlds import panel_of
+from tests.worlds import panel_of, staggered
 
 REAL = {
     "mpdta": DataConfig(
@@ -221,6 +222,21 @@ def test_fixed_effects_of_level_and_period_are_dummies():
     slopes, _ = brute_force(panel, [panel.treated, *dummies])
     assert pick(twfe(fixed, {}, 0.95), "att").estimate == pytest.approx(slopes[0], rel=1e-6)
     assert pick(etwfe(fixed, {}, 0.95), "att").estimate != pytest.approx(pick(etwfe(panel, {}, 0.95), "att").estimate)
+
+
+def test_an_exposure_that_fixed_effects_absorb_has_no_level():
+    panel = staggered(units=120, seed=16)
+    sector = replace(panel, fixed={"industry": panel.groups["industry"]})
+    exposures = row_shares(sector)[0]
+    table = twfe_exposures(sector, exposures, 0.95)
+    for key in [("spill_per_pp", "industry", "control"), ("spill_per_pp", "industry", "treated"), ("total_treated",)]:
+        assert np.isnan(pick(table, *key).estimate)
+        assert "not identified: no S[industry]" in pick(table, *key).note
+    dummies = [cells == cell for cells in [period_cells(panel, panel.groups["industry"].code)] for cell in set(cells)]
+    d, (county, industry) = panel.treated, exposures.values()
+    slopes, _ = brute_force(panel, [d, county, d * county, d * industry, *dummies])
+    assert pick(table, "att").estimate == pytest.approx(slopes[0], rel=1e-6)
+    assert pick(table, "spill_per_pp", "industry", "difference").estimate == pytest.approx(slopes[3] / 100, rel=1e-6)
 
 
 def test_effects_by_group_are_least_squares():
