@@ -288,7 +288,7 @@ def test_a_small_study_end_to_end(tmp_path):
     said_out, said_err = process.communicate(timeout=300)
     assert (process.returncode, said_err) == (0, "")
     assert "assumption broken: errors are AR(1)" in said_out
-    assert "2 of 2 replications" in said_out
+    assert "2 of 2 fits" in said_out
     table = pd.read_csv(tmp_path / "recovered.csv", keep_default_na=False)
     assert list(table.columns) == COLUMNS
     assert set(table["note"]) == {"assumption broken: errors are AR(1)"}
