@@ -225,7 +225,7 @@ def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
     at = cell_labels(panel.row_cohort[treated].astype(int), panel.time[treated])
     effects = []
     for group, label in group_labels(panel).items():
-        rows = {str(level): treated & (label == level) for level in np.unique(label[treated])}
+        rows = treated_levels(panel, label)
         finest = np.full(len(treated), "", dtype=object)
         finest[treated] = joint_labels(at, label[treated])
         cells = {str(cell): finest == cell for cell in np.unique(finest[treated])}
@@ -422,12 +422,11 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
     list of Effect
         `att_by` for levels with treated rows; `contrast` "a - b" for groups (not interactions) with two to five.
     """
-    treated = panel.treated
     labels = group_labels(panel)
     labels |= {f"{a}:{b}": joint_labels(labels[a], labels[b]) for a, b in combinations(panel.groups, 2)}
     effects = []
     for group, label in labels.items():
-        rows = {str(level): treated & (label == level) for level in np.unique(label[treated])}
+        rows = treated_levels(panel, label)
         fit = regress(panel, {f"D[{level}]": mask for level, mask in rows.items()} | others)
         weights = {level: {f"D[{level}]": 1.0} for level in rows}
         contrasted = group in panel.groups and len(rows) in CONTRAST_LEVELS
@@ -438,6 +437,11 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
 def group_labels(panel: Panel) -> dict[str, np.ndarray]:
     """Level of every group in each row, shape (row,)."""
     return {name: np.array(factor.levels)[factor.code][panel.unit] for name, factor in panel.groups.items()}
+
+
+def treated_levels(panel: Panel, label: np.ndarray) -> dict[str, np.ndarray]:
+    """Treated rows of every level that has any, as masks of shape (row,); `label` has shape (row,)."""
+    return {str(level): panel.treated & (label == level) for level in np.unique(label[panel.treated])}
 
 
 def effects_of_levels(
