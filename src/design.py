@@ -144,7 +144,8 @@ def build_design(
     centre = np.average(share[treated], axis=0, weights=panel.weight[treated])
     if shares:
         names = tuple(shares)
-        told = np.array([name not in flat_exposures(panel, shares) for name in names])
+        flat = flat_exposures(panel, shares)
+        told = np.array([name not in flat for name in names])
         add("exposure", "exposure", names, sp.csr_array(share / sd * told))
         add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
 

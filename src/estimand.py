@@ -169,14 +169,14 @@ def subset_averages(
     if panel.truth is not None:
         truth = np.bincount(code, weight * panel.truth.tau[rows]) / total
     silent = np.bincount(code, weight * ~spoken) / total
-    near = rows_near_zero(regression)
+    near, far = rows_near_zero(regression), extrapolation(regression)
     for k, level in enumerate(levels):
         mine = code == k
         units = np.unique(panel.unit[rows][mine])
         n_units = len(units)
         unsupported = without_support(near, panel, units)
         identified = bool(silent[k] <= MOST_SILENT) and not unsupported
-        note = unsupported or join(about_silence(panel, rows[mine], spoken[mine], silent[k]), extrapolation(regression))
+        note = unsupported or join(about_silence(panel, rows[mine], spoken[mine], silent[k]), far)
         yield Average(
             estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified
         )
