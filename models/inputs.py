@@ -18,7 +18,7 @@ class Block:
     ----------
     name : str
         Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "scale",
-        "scale_late", "exposure", "difference", "covariate", "time".
+        "scale_late", "exposure", "difference", "kernel", "kernel_any", "kernel_number", "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
     levels : tuple of str or int, length (level,)
@@ -98,31 +98,40 @@ class CrossProducts:
 
         log p(y | theta, sigma) = -dof log sigma - (square - 2 moment'theta + theta'gram theta) / (2 sigma^2)
 
+    or, where one of several descriptions of the spillover is true and has been integrated out,
+
+        log p(y | theta, sigma) = log sum_h exp(log_weight_h + the same with square_h, moment_h, gram_h)
+
     Attributes
     ----------
-    gram : array, shape (column, column)
+    gram : array, shape (column, column), or (description, column, column)
         X'MX.
-    moment : array, shape (column,)
+    moment : array, shape (column,), or (description, column)
         X'My.
-    square : float
+    square : float, or array of shape (description,)
         y'My.
     dof : float
         Observations less what has been integrated out under flat priors.
     sigma_known : bool
         The weights carry the scales of all units, relative to s: sigma = s.
+    log_weight : array, shape (description,), optional
+        None where there is nothing to choose from.
 
     Notes
     -----
-    Records over disjoint sets of units add up.
+    Records over disjoint sets of units add up, as long as there is nothing to choose from.
     """
 
     gram: np.ndarray
     moment: np.ndarray
-    square: float
+    square: float | np.ndarray
     dof: float
     sigma_known: bool = False
+    log_weight: np.ndarray | None = None
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
+        assert self.log_weight is None
+        assert other.log_weight is None
         return replace(
             self,
             gram=self.gram + other.gram,
@@ -133,7 +142,8 @@ class CrossProducts:
 
     def take(self, columns: np.ndarray) -> CrossProducts:
         """The evidence where only `columns` enter (all other coefficients are zero)."""
-        return replace(self, gram=self.gram[np.ix_(columns, columns)], moment=self.moment[columns])
+        gram = self.gram[..., columns[:, None], columns]
+        return replace(self, gram=gram, moment=self.moment[..., columns])
 
     def rescale(self, s: float) -> CrossProducts:
         """The evidence about theta / s, the outcome measured in units of `s`."""
@@ -162,6 +172,8 @@ class Priors:
         SD of a spillover slope, per SD of the exposure over exposed rows.
     difference : float
         SD of (slope of the treated - slope of the others), same unit.
+    ring : float
+        SD of the step that a learned kernel takes from one distance to the next.
     cell : float
         SD of an unpooled cell: wide enough to be flat.
     sigma : float
@@ -176,6 +188,7 @@ class Priors:
     predictor: float
     exposure: float
     difference: float
+    ring: float
     cell: float
     sigma: float
     reasons: dict[str, str] = field(default_factory=dict)

@@ -21,6 +21,8 @@ def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Prior
         log p = -dof log sigma - (square - 2 moment'theta + theta'gram theta) / (2 sigma^2)
         log sigma ~ Normal(0, priors.sigma), in units of s; sigma = 1 where the evidence carries the scales of all units
 
+    Where the evidence has several descriptions of the spillover, the likelihood is their mean with their weights.
+
     Parameters
     ----------
     design : Design
@@ -42,6 +44,11 @@ def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Prior
     # as data, not constants: one compiled model then serves every panel of the same structure
     gram, moment = pm.Data("gram", used.gram), pm.Data("moment", used.moment)
     square, dof = pm.Data("square", used.square), pm.Data("dof", used.dof)
-    quadratic = square - 2 * pt.dot(moment, theta) + pt.dot(theta, pt.dot(gram, theta))
-    pm.Potential("evidence", -dof * pt.log(sigma) - quadratic / (2 * sigma**2))
+    if used.log_weight is None:
+        fit = -(square - 2 * pt.dot(moment, theta) + pt.dot(theta, pt.dot(gram, theta))) / (2 * sigma**2)
+    else:
+        pulled = pt.dot(gram.reshape((-1, gram.shape[2])), theta).reshape(moment.shape)
+        fits = -(square - 2 * pt.dot(moment, theta) + pt.dot(pulled, theta)) / (2 * sigma**2)
+        fit = pt.logsumexp(pm.Data("log_weight", used.log_weight) + fits)
+    pm.Potential("evidence", -dof * pt.log(sigma) + fit)
     return theta

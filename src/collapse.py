@@ -38,7 +38,7 @@ from src.products import (
 )
 
 LITTLE = 0.02  # of the movement of an exposure within units
-SATURATED = ("cell", "exposure", "difference")
+SATURATED = ("cell", "exposure", "difference", "kernel_any", "kernel_number")
 
 
 @dataclass(frozen=True)

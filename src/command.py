@@ -44,6 +44,7 @@ SCHEMAS = {
     "prior": schema.PriorConfig,
     "sampler": schema.SamplerConfig,
     "generator": schema.GeneratorConfig,
+    "counties": schema.CountiesConfig,
 }
 PRIMARY = {
     "config": Config,

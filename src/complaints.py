@@ -22,7 +22,7 @@ NODES = {  # what the options of a config group can set
     "likelihood": (schema.GaussianConfig,),
     "prior": (schema.PriorConfig,),
     "sampler": (schema.SamplerConfig,),
-    "generator": (schema.GeneratorConfig,),
+    "generator": (schema.GeneratorConfig, schema.CountiesConfig),
 }
 NOISE = ("full_key:", "object_type=", "reference_type=")
 WRONG_VALUES = {  # what OmegaConf says of a value, and what we say instead

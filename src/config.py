@@ -17,6 +17,7 @@ ESTIMATORS = (
     "etwfe",
     "etwfe_groups",
 )  # keys of src.frequentist.ESTIMATORS, which is slow to import
+OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 
 def choice(*options: str, default: str | None = MISSING) -> Any:
@@ -35,13 +36,13 @@ class ExposureConfig:
 
     share: str | None = None  # column: the others of the same level, each counting alike
     ring: list[float] | None = None  # kilometres: units farther than the first and at most as far as the second
-    kernel: str | None = choice("exponential", "gaussian", "triangular", default=None)  # ties that fade with distance
+    kernel: str | None = choice("exponential", "gaussian", "triangular", "learned", default=None)  # ties by distance
     neighbours: int | None = number(None, least=1)  # the nearest so many units
     weights: str | None = None  # file of ties: from, to, weight in a .csv or .parquet; or a .gal or .gwt
     latitude: str | None = None  # columns, in degrees
     longitude: str | None = None
     scale: float | None = number(None, above=0)  # kilometres, of the kernel
-    cutoff: float | None = number(None, above=0)  # kilometres, beyond which the kernel is zero
+    cutoff: float | None = number(None, above=0)  # kilometres, beyond which the kernel is zero; needed to learn one
     between: str | None = None  # column whose levels the file of ties speaks of; null: units
     size: str | None = None  # column: how much a unit counts, in its first row
     form: str | None = choice("share", "additive", "nearest", default=None)  # null: additive for rings and kernels
@@ -147,6 +148,7 @@ class PriorConfig:
     predictor: float = number(MISSING, above=0)
     exposure: float = number(MISSING, above=0)
     difference: float = number(MISSING, above=0)
+    ring: float = number(MISSING, above=0)
     cell: float = number(MISSING, above=0)
     sigma: float = number(MISSING, above=0)
 
@@ -169,6 +171,7 @@ class GeneratorConfig:
     """A world of the recovery study; see src.generate. Sizes of effects and errors in units of the outcome."""
 
     name: str = MISSING
+    draw: str = "src.generate.draw"
     breaks: str = ""  # the assumption of the default model that this world breaks
     units: int = number(1000, least=10)
     periods: int = number(12, least=3)
@@ -211,17 +214,39 @@ class GeneratorConfig:
 
 
 @dataclass
+class CountiesConfig:
+    """A world of spillovers between the counties of the United States; see src.counties. Distances in miles."""
+
+    name: str = MISSING
+    draw: str = "src.counties.draw"
+    breaks: str = ""  # what a learned kernel cannot say of this world
+    adopters: int = number(155, least=2, below=3000)
+    periods: int = number(20, least=2)
+    start: int = number(11, least=2)  # first treated period, from 1
+    effect: float = 2.0
+    unit_effect_sd: float = number(4.0, least=0)
+    sd: float = number(4.0, above=0)
+    spill: float = 0.25  # mean over all counties
+    law: str = choice("nearest", "additive", default="nearest")
+    within: list[float] = field(default_factory=lambda: [0.0, 40.0])  # beyond the first, not beyond the second
+    decay: float = number(0.0, least=0)  # per mile
+    cutoff: float = number(100.0, above=0)  # up to which the kernel is learned
+
+
+@dataclass
 class RecoverConfig:
     """Everything that `python -m src.recover` can be told."""
 
-    generator: GeneratorConfig = MISSING
+    generator: Any = MISSING
     likelihood: Any = MISSING
     prior: PriorConfig = MISSING
     sampler: SamplerConfig = MISSING
     n: int = number(20, least=1, below=100_001)
     designs: int = number(4, least=1, below=1001)
     models: list[str] = field(default_factory=lambda: ["hier"], metadata={"files": "model"})
-    estimators: list[str] = field(default_factory=lambda: ["twfe_exposures", "etwfe"], metadata={"each": ESTIMATORS})
+    estimators: list[str] = field(
+        default_factory=lambda: ["twfe_exposures", "etwfe"], metadata={"each": (*ESTIMATORS, *OF_COUNTIES)}
+    )
     seed: int = number(1, least=0, below=SEEDS)
     cores: int = number(2, least=1)
     progress: bool = True

@@ -1,11 +1,13 @@
 """From a panel to the columns of the regression.
 
-    y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference + eps_it
+    y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference
+           + (1 - D_it) f_it + eps_it
 
     tau_it = mu + path_e + cohort_g + cell_gt + sum of group terms + unit_i
 
 `Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
-independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference).
+independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference). `f` is there
+where the kernel of an exposure is learned; see src.kernel.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import scipy.sparse as sp
 
 from models.inputs import Block, Design
 from src.exposure import flat_exposures, spread, step_of
+from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
 
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
@@ -45,6 +48,8 @@ class Regression:
         Step in each exposure for which its slope is reported: .01 of a share, else one SD.
     covariate_sd : array, shape (covariate,)
         Unit of each covariate in `matrix`; 1 where it does not vary, so that its column is zero.
+    surface : Surface, optional
+        Of the exposure whose kernel is learned.
     """
 
     panel: Panel
@@ -55,10 +60,11 @@ class Regression:
     exposure_centre: np.ndarray
     exposure_step: np.ndarray
     covariate_sd: np.ndarray
+    surface: Surface | None = None
 
     @property
     def exposures(self) -> tuple[str, ...]:
-        """Names of the exposures that vary."""
+        """Names of the exposures that vary and have slopes."""
         return self.design.blocks["exposure"].levels if "exposure" in self.design.blocks else ()
 
     @property
@@ -91,7 +97,8 @@ def build_design(
     """
     treated = np.flatnonzero(panel.treated)
     notes = [f"exposure {name} is zero in every row and is left out" for name, s in shares.items() if not s.any()]
-    shares = {name: s for name, s in shares.items() if s.any()}
+    surface = surface_of(panel)
+    shares = {name: s for name, s in shares.items() if s.any() and name != learned_exposure(panel)}
     pieces: list[sp.csr_array] = []
     blocks: dict[str, Block] = {}
 
@@ -149,6 +156,13 @@ def build_design(
         add("exposure", "exposure", names, sp.csr_array(share / sd * told))
         add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
 
+    if surface is not None:
+        untreated = sp.csr_array(sp.diags_array((~panel.treated).astype(float)) @ surface.columns)
+        for name, levels in surface.levels.items():
+            start = sum(len(surface.levels[other]) for other in BLOCKS[: BLOCKS.index(name)])
+            dim = "kernel" if name == "kernel" else "ring"
+            add(name, dim, levels, untreated[:, start : start + len(levels)])
+
     sds = panel.covariates.std(axis=0)
     covariate_sd = np.where(sds > 0, sds, 1.0)
     if panel.covariate_names:
@@ -164,7 +178,7 @@ def build_design(
     rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd), notes
+    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface), notes
 
 
 def level_periods(panel: Panel) -> tuple[tuple[str, ...], sp.csr_array]:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from src.config import DataConfig, ExposureConfig, exposure_entries
 from src.panel import Factor, Mapping, Panel, PanelError, Roster, Truth, count, first_rows, some
 from src.read import labelled_columns, labels, numbers, read
-from src.ties import FADING, REACH, distance_ties, neighbour_ties, read_ties, ring
+from src.ties import FADING, REACH, distance, distance_ties, neighbour_ties, read_ties, ring
 from src.validate import (
     TRANSFORMS,
     check_cohorts,
@@ -52,6 +52,7 @@ def encode(
     tau: str | None = None,
     slope_control: dict[str, float] | None = None,
     slope_treated: dict[str, float] | None = None,
+    spill: str | None = None,
 ) -> Panel:
     """The panel of a frame of unit-period rows.
 
@@ -70,6 +71,8 @@ def encode(
         Column with the true effect of own adoption, where a generator knows it.
     slope_control, slope_treated : dict of str to float, optional
         True effect per unit share of each exposure.
+    spill : str, optional
+        Column with the true effect of others' adoption on untreated rows, where no slope says it.
 
     Returns
     -------
@@ -142,7 +145,8 @@ def encode(
     truth = None
     if tau is not None:
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
-        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}))
+        felt = column(spill)[keep] if spill else None
+        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt)
     mean_weight = np.bincount(unit, weight) / np.bincount(unit)
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
     mappings = {name: mapping_of(name, entry, member, units, cohort, notes) for name, entry in entries.items()}
@@ -220,6 +224,10 @@ def mapping_of(
         latitude, longitude = member[entry.latitude or ""], member[entry.longitude or ""]
         if entry.neighbours:
             ties, total = neighbour_ties(latitude, longitude, adopts, entry.neighbours, counts)
+        elif entry.kernel == "learned":
+            cutoff = float(entry.cutoff or np.nan)
+            ties, total = distance_ties(latitude, longitude, adopts, distance, cutoff, counts)
+            return Mapping(None, ties, total, form="learned", lag=entry.lag, cutoff=cutoff)
         elif entry.ring:
             near, far = entry.ring
             ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)

@@ -3,6 +3,7 @@
     share      S_it = sum_j w_ij D_j,t-lag / sum_j w_ij          of the others, in [0, 1]
     additive   S_it = sum_j w_ij D_j,t-lag
     nearest    S_it = max_j w_ij D_j,t-lag
+    learned    S_it = 1 where there is a tie to an adopter at all; what it amounts to is learned, see src.kernel
 
 over j other than i, with ties w_ij within the level of a classification (then w_ij is the size of j), between units or
 between levels. Between levels, w_ij D_j is the tie of i's level to another one, times the treated share of that level.
@@ -111,6 +112,8 @@ def between_units(mapping: Mapping, adopted: np.ndarray) -> np.ndarray:
     if mapping.form == "nearest":
         return reached * np.column_stack([strongest(mapping.ties, adopted[:, t]) for t in range(adopted.shape[1])])
     felt = mapping.ties @ adopted.astype(float)
+    if mapping.form == "learned":
+        return reached * (felt > 0)
     return reached * (felt if mapping.form == "additive" else felt / np.maximum(mapping.total, 1e-300)[:, None])
 
 
@@ -191,7 +194,8 @@ def from_units(mapping: Mapping, felt: np.ndarray, adopted: np.ndarray) -> np.nd
         return found
     if mapping.form == "share":
         felt = felt / np.where(mapping.total > 0, mapping.total, np.inf)[:, None]
-    return (adopted * (mapping.ties.T @ felt)).sum(axis=1)
+    ties = mapping.ties.sign() if mapping.form == "learned" else mapping.ties
+    return (adopted * (ties.T @ felt)).sum(axis=1)
 
 
 def flat_exposures(panel: Panel, shares: dict[str, np.ndarray]) -> dict[str, str]:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from models.inputs import Priors
     from src.collapse import Collapsed
     from src.design import Regression
+    from src.kernel import Learned
     from src.nuisance import Errors
     from src.panel import Panel
 
@@ -178,6 +180,8 @@ def kept_or_sampled(
     """The posterior of this run: opened where it is kept, else sampled."""
     import json
 
+    import xarray as xr
+
     from src import sample, terminal, trace
     from src.collapse import with_common_scale
 
@@ -188,16 +192,20 @@ def kept_or_sampled(
         terminal.reused(folder)
         return tree
     model = build_model(config, collapsed)
-    rival = None
+    rival, of_rival = None, collapsed
     if "unit_effect" in model.named_vars and errors.scale == "unit":
         with sample.stopwatch(seconds, "collapse"):
-            rival = build_model(config, with_common_scale(collapsed, errors))
+            of_rival = with_common_scale(collapsed, errors)
+            rival = build_model(config, of_rival)
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     terminal.starting(config)
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)
     seconds.update(spent)
+    for group, evidence in (("posterior", collapsed), ("rival", of_rival)):
+        if group in sampled.children:
+            sampled[group] = xr.DataTree(with_kernel(config, sampled[group].to_dataset(), evidence))
     attributes = {
         "run_id": run,
         "config": posterior_settings(config),
@@ -212,14 +220,39 @@ def kept_or_sampled(
 
 def build_model(config: Config, collapsed: Collapsed):
     """The PyMC model that `model` names, on the evidence in units of s."""
-    from models.inputs import Priors
-
-    priors = Priors(**{name: value for name, value in asdict(config.prior).items() if name != "name"})
+    priors = priors_of(config)
     options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
     if options.get("unit", True) is None:
         options["unit"] = config.likelihood.scale == "unit"
-    evidence = collapsed.evidence.rescale(collapsed.s)
+    learned = learned_kernel(config, collapsed)
+    evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
+
+
+def with_kernel(config: Config, posterior: xr.Dataset, collapsed: Collapsed) -> xr.Dataset:
+    """The posterior, in units of s, with the spillover drawn where its kernel is learned."""
+    from src.kernel import completed
+
+    learned = learned_kernel(config, collapsed)
+    if learned is None:
+        return posterior
+    return completed(posterior, learned, collapsed.regression.design, config.seed)
+
+
+def priors_of(config: Config) -> Priors:
+    """Scales of the priors, as a model takes them."""
+    from models.inputs import Priors
+
+    return Priors(**{name: value for name, value in asdict(config.prior).items() if name != "name"})
+
+
+def learned_kernel(config: Config, collapsed: Collapsed) -> Learned | None:
+    """The evidence with a learned spillover integrated out, in units of s; None where there is none to learn."""
+    from src.kernel import learn
+
+    if collapsed.regression.surface is None:
+        return None
+    return learn(collapsed.evidence.rescale(collapsed.s), collapsed.regression.design, priors_of(config))
 
 
 def draw(

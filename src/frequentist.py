@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -242,10 +242,22 @@ def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
     return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures).removeprefix("; "))
 
 
-ESTIMATORS = {"twfe": twfe, "twfe_exposures": twfe_exposures, "etwfe": etwfe, "etwfe_groups": etwfe_groups}
+Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
+ESTIMATORS: dict[str, Estimator] = {
+    "twfe": twfe,
+    "twfe_exposures": twfe_exposures,
+    "etwfe": etwfe,
+    "etwfe_groups": etwfe_groups,
+}
 
 
-def estimate(panel: Panel, exposures: dict[str, np.ndarray], prob: float, names: Iterable[str]) -> pd.DataFrame:
+def estimate(
+    panel: Panel,
+    exposures: dict[str, np.ndarray],
+    prob: float,
+    names: Iterable[str],
+    known: Mapping[str, Estimator] | None = None,
+) -> pd.DataFrame:
     """Rows of the named estimators; one that cannot run says why in its note and the others go on.
 
     Parameters
@@ -255,20 +267,22 @@ def estimate(panel: Panel, exposures: dict[str, np.ndarray], prob: float, names:
     prob : float
         Mass of the intervals.
     names : iterable of str
-        Keys of `ESTIMATORS`.
+        Keys of `known`.
+    known : dict of str to callable, optional
+        `ESTIMATORS` where not given.
 
     Raises
     ------
     PanelError
         A name is unknown.
     """
-    names = list(names)
-    if unknown := [name for name in names if name not in ESTIMATORS]:
-        raise PanelError(f"unknown estimators {unknown}: choose from {list(ESTIMATORS)}")
+    names, known = list(names), ESTIMATORS if known is None else known
+    if unknown := [name for name in names if name not in known]:
+        raise PanelError(f"unknown estimators {unknown}: choose from {list(known)}")
     tables = []
     for name in names:
         try:
-            tables.append(ESTIMATORS[name](panel, exposures, prob))
+            tables.append(known[name](panel, exposures, prob))
         except Exception as error:
             reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
             absent = Effect("att", None, None, np.nan, np.nan, (panel.treated,), reason)

@@ -47,9 +47,12 @@ class Mapping:
         Sum of the ties of a unit to all others, adopters or not.
     size : array, shape (member,), optional
         How much each unit counts; ones where not given.
-    form : {"share", "additive", "nearest"}
+    form : {"share", "additive", "nearest", "learned"}
+        Ties are distances in kilometres where it is learned what others' adoption amounts to; see src.kernel.
     lag : int
         Periods from adoption until others are exposed to it.
+    cutoff : float
+        Kilometres beyond which a learned kernel is zero.
     """
 
     members: np.ndarray | None = None
@@ -58,6 +61,7 @@ class Mapping:
     size: np.ndarray | None = None
     form: str = "share"
     lag: int = 0
+    cutoff: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,18 @@ class Truth:
         Effect of own adoption at zero exposure, for treated rows (0 elsewhere).
     slope_control, slope_treated : dict of str to float
         Effect per unit share of each exposure.
+    spill : array, shape (row,), optional
+        Effect of others' adoption on untreated rows, where no slope of an exposure says it.
     """
 
     tau: np.ndarray
     slope_control: dict[str, float]
     slope_treated: dict[str, float]
+    spill: np.ndarray | None = None
+
+    def of_rows(self, keep: np.ndarray) -> Truth:
+        """What is true of the rows of `keep`, shape (row,)."""
+        return replace(self, tau=self.tau[keep], spill=None if self.spill is None else self.spill[keep])
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,7 @@ def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
     """The panel with the rows of `keep`, shape (row,): only units and levels that remain; the same roster."""
     kept, code = np.unique(panel.unit[keep], return_inverse=True)
     predictors = {name: z[np.unique(panel.groups[name].code[kept])] for name, z in panel.predictors.items()}
-    truth = None if panel.truth is None else replace(panel.truth, tau=panel.truth.tau[keep])
+    truth = None if panel.truth is None else panel.truth.of_rows(keep)
     return replace(
         panel,
         unit=code,

@@ -21,21 +21,23 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import estimand, sample, trace
+from src import counties, estimand, sample, trace
+from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
-from src.config import SEEDS, Config, GeneratorConfig, PriorConfig, SamplerConfig
-from src.design import build_design
-from src.estimand import Average
+from src.config import SEEDS, Config, CountiesConfig, GeneratorConfig, PriorConfig, SamplerConfig
+from src.counties import EXPLAINED, explained
+from src.design import Regression, build_design
 from src.exposure import row_shares
-from src.fit import build_model, errors_of, needs_units
-from src.frequentist import estimate
-from src.generate import draw
+from src.fit import build_model, errors_of, needs_units, resolve, with_kernel
+from src.frequentist import ESTIMATORS, estimate
 from src.panel import Panel
 from src.sample import stopwatch
+from src.spillover import spillover_effects
 
 MASSES = (0.5, 0.8, 0.9, 0.95)
-SOURCES = ("generate", "estimand", "identify", "frequentist", "replicate")  # beyond those that determine a posterior
+# beyond those that determine a posterior
+SOURCES = ("generate", "counties", "average", "spillover", "estimand", "identify", "frequentist", "replicate")
 STRIDE, MOST_DESIGNS = 100_000, 1000  # seeds of one study do not reach those of the next
 
 
@@ -45,19 +47,19 @@ class Study:
 
     Attributes
     ----------
-    world : GeneratorConfig
+    world : GeneratorConfig or CountiesConfig
     likelihood, prior, sampler
         As in `src.fit`.
     models : dict of str to dataclass
         Options of every model that is fitted, by name.
     estimators : tuple of str
-        Keys of `src.frequentist.ESTIMATORS`.
+        Keys of `src.frequentist.ESTIMATORS` or `src.counties.ESTIMATORS`.
     designs : int
         Replication r has design r modulo this.
     seed : int
     """
 
-    world: GeneratorConfig
+    world: GeneratorConfig | CountiesConfig
     likelihood: Any
     prior: PriorConfig
     sampler: SamplerConfig
@@ -80,7 +82,7 @@ class Study:
 
     def panel(self, r: int) -> Panel:
         """The panel of replication r."""
-        return draw(self.world, MOST_DESIGNS * self.seed + r % self.designs, STRIDE * self.seed + r)
+        return resolve(self.world.draw)(self.world, MOST_DESIGNS * self.seed + r % self.designs, STRIDE * self.seed + r)
 
     def config(self, model: str) -> Config:
         """What `src.fit` would be told to fit a model of this study."""
@@ -122,10 +124,13 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
         theta, checks[model] = sampled(config, evidence[units], STRIDE * study.seed + r, compiled, seconds)
         with stopwatch(seconds, f"{model} estimands"):
             found, draws = effects(theta, evidence[units])
-            parts.append(model_rows(found, draws).assign(estimator=model))
+            rows = model_rows(found, draws)
+            rows = pd.concat([rows, explained_rows(theta, evidence[units].regression)], ignore_index=True)
+            parts.append(rows.assign(estimator=model))
             checks[model]["rhat"] = float(az.rhat(draws[..., 0]))
     with stopwatch(seconds, "estimators"):
-        parts.append(classical_rows(panel, shares, study.estimators))
+        plain = evidence[False].regression if False in evidence else build_design(panel, shares)[0]
+        parts.append(classical_rows(plain, shares, study.estimators))
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True).assign(replication=r)
     frame = frame[["replication", "estimator", *(name for name in parts[0] if name != "estimator")]]
     frame.attrs = {"seconds": seconds, "checks": checks}
@@ -147,12 +152,14 @@ def sampled(
     else:
         with stopwatch(spent, "compile"):
             if key not in compiled:
-                compiled[key] = sample.compile_model(model, ("theta",))
+                kept = ("theta",) if collapsed.evidence.sigma_known else ("theta", "sigma")
+                compiled[key] = sample.compile_model(model, kept)
         with stopwatch(spent, "sample"):
             tree = sample.draw_compiled(sample.with_data_of(compiled[key], model), *options)
     seconds.update({f"{name} {stage}": value for stage, value in spent.items()})
     divergences = float(tree["sample_stats"]["diverging"].sum())
-    return tree["posterior"].to_dataset()["theta"] * collapsed.s, {"divergences": divergences}
+    posterior = with_kernel(config, tree["posterior"].to_dataset(), collapsed)
+    return posterior["theta"] * collapsed.s, {"divergences": divergences}
 
 
 def structure(design: Design, evidence: CrossProducts) -> tuple:
@@ -192,25 +199,39 @@ def model_rows(found: list[Average], draws: np.ndarray) -> pd.DataFrame:
     return pd.concat([about(found), pd.DataFrame(columns)], axis=1)
 
 
+def explained_rows(theta: xr.DataArray, regression: Regression) -> pd.DataFrame:
+    """How much of the true spillover the posterior mean of a learned one explains; no row where there is none."""
+    surface, truth = regression.surface, regression.panel.truth
+    if surface is None or truth is None or truth.spill is None:
+        return pd.DataFrame()
+    labels = [f"{name}[{level}]" for name, levels in surface.levels.items() for level in levels]
+    mean = theta.sel(column=labels).mean(("chain", "draw")).to_numpy()
+    share = explained(surface.columns @ mean, regression.panel)
+    row = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0, "estimate": share}
+    return pd.DataFrame([row])
+
+
 def about(found: list[Average]) -> pd.DataFrame:
     """What the estimands are and what is true of them."""
     names = [*KEYS, "n_units", "truth"]
     return pd.DataFrame([{name: getattr(average, name) for name in names} for average in found])
 
 
-def classical_rows(panel: Panel, shares: dict[str, np.ndarray], names: tuple[str, ...]) -> pd.DataFrame:
+def classical_rows(regression: Regression, shares: dict[str, np.ndarray], names: tuple[str, ...]) -> pd.DataFrame:
     """Rows of the frequentist estimators, Student's t with (units - 1) degrees of freedom about the estimate.
 
     Parameters
     ----------
-    panel : Panel
+    regression : Regression
+        Of the panel.
     shares : dict of str to array, shape (row,)
     names : tuple of str
     """
-    regression, _ = build_design(panel, shares)
+    panel = regression.panel
     spoken = np.ones(int(panel.treated.sum()), dtype=bool)
-    truths = about([*estimand.own_effects(regression, spoken), *estimand.spillover_effects(regression, spoken)])
-    table = keyed(estimate(panel, shares, MASSES[-1], names))
+    truths = about([*own_effects(regression, spoken), *spillover_effects(regression, spoken)])
+    truths.loc[len(truths)] = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0}
+    table = keyed(estimate(panel, shares, MASSES[-1], names, ESTIMATORS | counties.ESTIMATORS))
     table = table[table["scale"] == "outcome"]
     known = truths.merge(table[[*KEYS, "estimator", "estimate", "se"]], on=KEYS)
     middle, se = known["estimate"].astype(float), known["se"].astype(float)

@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.compare import is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.diagnose import doubts, errors_in_words
-from src.estimand import PER_SD
 from src.figure import ARMS, MEANING
 from src.panel import Panel
+from src.spillover import PER_SD
 
 CAPTIONS = {
     "subgroups": "Effect on adopters in each subgroup. Partial pooling draws small subgroups towards the others.",

@@ -5,6 +5,7 @@
     gaussian       w_ij = exp(-(d_ij / scale)^2 / 2)         to 3 scales
     triangular     w_ij = 1 - d_ij / scale                   to 1 scale
     neighbours     w_ij = 1 where j is among the k nearest of i
+    learned        w_ij = d_ij                               to the cutoff; see src.kernel
 
 with d_ij the great-circle distance in kilometres. Only ties to units that ever adopt are kept, beside the sum of all
 ties of a unit, so that 10^5 units fit in memory: what is stored grows with the adopters within reach.
@@ -26,6 +27,7 @@ from src.panel import PanelError, some
 EARTH = 6371.0088  # kilometres, mean radius (IUGG)
 CHUNK = 2_000  # units whose ties are found at a time
 MOST_TIES = 200_000_000
+SAME_PLACE = 1e-6  # kilometres, the distance of units at the same place: a tie of 0 would be none
 REACH = {"exponential": 5.0, "gaussian": 3.0, "triangular": 1.0}  # scales after which a kernel is cut off
 FADING: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "exponential": lambda d, scale: np.exp(-d / scale),
@@ -111,6 +113,11 @@ def ring(edges: tuple[float, float]) -> Callable[[np.ndarray], np.ndarray]:
     """Indicator of a distance in (from, to]; from 0, units at the same place count too."""
     near, far = edges
     return lambda d: ((d > near) | (near == 0)) & (d <= far)
+
+
+def distance(d: np.ndarray) -> np.ndarray:
+    """A tie that is the distance itself."""
+    return np.maximum(d, SAME_PLACE)
 
 
 def neighbour_ties(

@@ -19,13 +19,14 @@ import xarray as xr
 
 from src.collapse import Collapsed
 from src.design import NUISANCE
+from src.kernel import SHAPE
 
 ROOT = Path(__file__).parents[1]
-UNITLESS = ("_offset", "_length")
+UNITLESS = ("_offset", "_length", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
-    *("panel", "read", "validate", "encode", "synthetic", "exposure"),
+    *("panel", "read", "validate", "ties", "encode", "synthetic", "exposure", "kernel"),
     *("design", "products", "nuisance", "collapse", "sample"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))

@@ -39,14 +39,19 @@ OWN_TERMS = (
     "unit",
     "exposure",
     "difference",
+    "kernel",
+    "kernel_any",
+    "kernel_number",
     "covariate",
     "time",
     "fixed",
 )
+LEARNED = "learned"
 EXPOSURE_KINDS: dict[str, tuple[str, ...]] = {  # with what each of them needs
     "share": (),
     "ring": ("latitude", "longitude"),
     "kernel": ("latitude", "longitude", "scale"),
+    LEARNED: ("latitude", "longitude", "cutoff"),
     "neighbours": ("latitude", "longitude"),
     "weights": (),
 }
@@ -54,6 +59,7 @@ EXPOSURE_OPTIONS: dict[str, tuple[str, ...]] = {
     "share": (),
     "ring": (),
     "kernel": ("cutoff",),
+    LEARNED: (),
     "neighbours": (),
     "weights": ("between",),
 }
@@ -95,6 +101,9 @@ def check_settings(data: DataConfig) -> None:
         check_name("exposures", name, OWN_TERMS)
     for name, entry in exposure_entries(data).items():
         check_exposure(name, entry)
+    learned = [name for name, entry in exposure_entries(data).items() if entry.kernel == "learned"]
+    if len(learned) > 1:
+        raise PanelError(f"data.exposures {' and '.join(learned)}: only one kernel can be learned; give others a scale")
     strangers = [name for name in data.predictors if name not in data.groups]
     if strangers:
         raise PanelError(
@@ -113,20 +122,22 @@ def check_exposure(name: str, entry: ExposureConfig) -> None:
     ------
     PanelError
     """
-    kinds = [kind for kind in EXPOSURE_KINDS if getattr(entry, kind)]
+    kinds = [kind for kind in EXPOSURE_KINDS if getattr(entry, kind, None)]
     setting = f"data.exposures.{name}"
     if len(kinds) != 1:
         said = f"names {' and '.join(kinds)}" if kinds else "names no kind of exposure"
-        raise PanelError(f"{setting} {said}: give exactly one of {', '.join(EXPOSURE_KINDS)}")
-    kind = kinds[0]
+        known = ", ".join(kind for kind in EXPOSURE_KINDS if kind != LEARNED)
+        raise PanelError(f"{setting} {said}: give exactly one of {known}")
+    kind = LEARNED if entry.kernel == LEARNED else kinds[0]
+    words = "kernel=learned" if kind == LEARNED else kind
     needed = EXPOSURE_KINDS[kind]
     missing = [word for word in needed if not getattr(entry, word)]
     if missing:
-        raise PanelError(f"{setting}: {kind} needs {' and '.join(missing)}")
-    allowed = {kind, *needed, *EXPOSURE_OPTIONS[kind], "form", "lag", "size"}
+        raise PanelError(f"{setting}: {words} needs {' and '.join(missing)}")
+    allowed = {kinds[0], *needed, *EXPOSURE_OPTIONS[kind], "lag", *(() if kind == LEARNED else ("form", "size"))}
     idle = [word for word, value in vars(entry).items() if value and word not in allowed]
     if idle:
-        raise PanelError(f"{setting}: {kind} has no use for {' and '.join(idle)}: take it out")
+        raise PanelError(f"{setting}: {words} has no use for {' and '.join(idle)}: take it out")
     forms = ("share", "additive") if kind == "share" or entry.between else ("share", "additive", "nearest")
     if entry.form and entry.form not in forms:
         raise PanelError(f"{setting}: form={entry.form} needs ties between units; use {' or '.join(forms)}")
