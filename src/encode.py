@@ -235,7 +235,8 @@ def mapping_of(
             kernel, scale = entry.kernel or "", entry.scale or np.nan
             reach = entry.cutoff or REACH[kernel] * scale
             ties, total = distance_ties(latitude, longitude, adopts, lambda d: FADING[kernel](d, scale), reach, counts)
-        return Mapping(None, ties, total, form=form, lag=entry.lag)
+        places = np.column_stack([latitude, longitude])
+        return Mapping(None, ties, total, form=form, lag=entry.lag, places=places, edges=tuple(entry.ring or ()))
     except PanelError as error:
         raise PanelError(f"data.exposures.{name}: {error}") from None
 

@@ -53,6 +53,10 @@ class Mapping:
         Periods from adoption until others are exposed to it.
     cutoff : float
         Kilometres beyond which a learned kernel is zero.
+    places : array, shape (member, 2), optional
+        Latitude and longitude in degrees, where ties follow from distances.
+    edges : tuple of float
+        Kilometres by which a classical twin tells distances apart: the two ends of a ring, empty for all else.
     """
 
     members: np.ndarray | None = None
@@ -62,6 +66,8 @@ class Mapping:
     form: str = "share"
     lag: int = 0
     cutoff: float = float("nan")
+    places: np.ndarray | None = None
+    edges: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

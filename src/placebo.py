@@ -124,6 +124,7 @@ def moved(mapping: Mapping, place: np.ndarray) -> Mapping:
         ties=ties[place][:, place] if ties is not None and mapping.members is None else ties,
         total=None if mapping.total is None else mapping.total[place],
         size=None if mapping.size is None else mapping.size[place],
+        places=None if mapping.places is None else mapping.places[place],
     )
 
 

@@ -62,7 +62,10 @@ def test_ties_move_with_the_places():
         place[kind] = rng.permutation(place[kind])
     ties, total = distance_ties(latitude, longitude, adopts, ring((0, 50)), 50, np.ones(40))
     wanted, sums = distance_ties(latitude[place], longitude[place], adopts, ring((0, 50)), 50, np.ones(40))
-    found = moved(Mapping(None, ties, total, form="additive"), place)
+    places = np.column_stack([latitude, longitude])
+    found = moved(Mapping(None, ties, total, form="additive", places=places, edges=(0.0, 50.0)), place)
+    np.testing.assert_array_equal(found.places, places[place])
+    assert found.edges == (0.0, 50.0)
     np.testing.assert_allclose(found.ties.toarray(), wanted.toarray())
     np.testing.assert_allclose(found.total, sums)
 

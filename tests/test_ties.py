@@ -91,6 +91,22 @@ def test_rings_and_kernels_add_up_where_no_form_is_given():
     np.testing.assert_allclose(found, by_loops(lambda d: float(d <= 25), "additive"))
 
 
+def test_a_mapping_remembers_places_and_the_ends_of_a_ring():
+    names = DataConfig(name="x", unit="id", time="t", cohort="g", outcome="y")
+    entries = {
+        "near": {"ring": [15.0, 40.0]},
+        "fading": {"kernel": "gaussian", "scale": 9.0},
+        "next": {"neighbours": 3},
+    }
+    names.exposures = {name: ExposureConfig(**entry, **PLACES) for name, entry in entries.items()}
+    names.exposures["sector"] = ExposureConfig(share="sector")
+    mappings = encode(frame(), names, "").roster.mappings
+    for name in entries:
+        np.testing.assert_array_equal(mappings[name].places, frame()[["lat", "lon"]].to_numpy()[::PERIODS])
+    assert mappings["sector"].places is None
+    assert {name: m.edges for name, m in mappings.items() if m.edges} == {"near": (15.0, 40.0)}
+
+
 def test_sizes_are_of_the_first_period_and_lags_shift_adoption():
     size = 1.5 * (1 + np.arange(UNITS) % 4)
     found, _ = exposed(kernel="exponential", scale=10.0, size="assets", lag=2, form="share", **PLACES)
