@@ -16,6 +16,7 @@ ESTIMATORS = (
     "twfe_exposures",
     "etwfe",
     "etwfe_groups",
+    "rings",
 )  # keys of src.frequentist.ESTIMATORS, which is slow to import
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 

@@ -33,7 +33,13 @@ COLUMNS = [
 ]
 MAIN = ("att", "total_treated", "switching", "contrast", "spill_per_pp")
 MODELS = ("#1f3b73", "#4f9bd0", "#7a5aa6", "#2b8a6e")
-CLASSICAL = {"twfe": "#c7a42b", "twfe_exposures": "#e07b1a", "etwfe": "#b5403a", "etwfe_groups": "#7d2b26"}
+CLASSICAL = {
+    "twfe": "#c7a42b",
+    "twfe_exposures": "#e07b1a",
+    "etwfe": "#b5403a",
+    "etwfe_groups": "#7d2b26",
+    "rings": "#d9828f",
+}
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025)  # first size of each class of cells
 

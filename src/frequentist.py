@@ -242,12 +242,33 @@ def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
     return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures).removeprefix("; "))
 
 
+def rings(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
+    """Two-stage difference-in-differences by distance rings: see `src.rings.rings`.
+
+    Parameters
+    ----------
+    panel : Panel
+    exposures : dict of str to array, shape (row,)
+    prob : float
+        Mass of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        `total_treated`, `spill_control`, `overall`, `spill_per_pp`, as far as they are the model's.
+    """
+    from src.rings import rings as by_distance  # which is built on this module
+
+    return by_distance(panel, exposures, prob)
+
+
 Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
 ESTIMATORS: dict[str, Estimator] = {
     "twfe": twfe,
     "twfe_exposures": twfe_exposures,
     "etwfe": etwfe,
     "etwfe_groups": etwfe_groups,
+    "rings": rings,
 }
 
 
