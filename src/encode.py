@@ -227,7 +227,8 @@ def mapping_of(
         elif entry.kernel == "learned":
             cutoff = float(entry.cutoff or np.nan)
             ties, total = distance_ties(latitude, longitude, adopts, distance, cutoff, counts)
-            return Mapping(None, ties, total, form="learned", lag=entry.lag, cutoff=cutoff)
+            places, edges = np.column_stack([latitude, longitude]), tuple((cutoff * np.arange(6) / 5).tolist())
+            return Mapping(None, ties, total, None, "learned", entry.lag, cutoff, places, edges)
         elif entry.ring:
             near, far = entry.ring
             ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)

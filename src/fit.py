@@ -184,6 +184,7 @@ def kept_or_sampled(
 
     from src import sample, terminal, trace
     from src.collapse import with_common_scale
+    from src.kernel import completed
 
     kept = folder / "posterior.nc"
     if not config.refit and trace.kept_run_id(kept) == run:
@@ -191,21 +192,24 @@ def kept_or_sampled(
         seconds.update(json.loads(tree.attrs["seconds"]))
         terminal.reused(folder)
         return tree
-    model = build_model(config, collapsed)
-    rival, of_rival = None, collapsed
+    with sample.stopwatch(seconds, "collapse"):
+        learned = {"posterior": learned_kernel(config, collapsed)}
+    model, rival = build_model(config, collapsed, learned["posterior"]), None
     if "unit_effect" in model.named_vars and errors.scale == "unit":
         with sample.stopwatch(seconds, "collapse"):
             of_rival = with_common_scale(collapsed, errors)
-            rival = build_model(config, of_rival)
+            learned["rival"] = learned_kernel(config, of_rival)
+            rival = build_model(config, of_rival, learned["rival"])
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     terminal.starting(config)
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)
     seconds.update(spent)
-    for group, evidence in (("posterior", collapsed), ("rival", of_rival)):
-        if group in sampled.children:
-            sampled[group] = xr.DataTree(with_kernel(config, sampled[group].to_dataset(), evidence))
+    for group, of_group in learned.items():
+        if of_group is not None:
+            posterior = completed(sampled[group].to_dataset(), of_group, collapsed.regression.design, config.seed)
+            sampled[group] = xr.DataTree(posterior)
     attributes = {
         "run_id": run,
         "config": posterior_settings(config),
@@ -218,25 +222,14 @@ def kept_or_sampled(
     return trace.assemble(sampled, collapsed, config.seed, attributes)
 
 
-def build_model(config: Config, collapsed: Collapsed):
-    """The PyMC model that `model` names, on the evidence in units of s."""
+def build_model(config: Config, collapsed: Collapsed, learned: Learned | None):
+    """The PyMC model that `model` names, on the evidence in units of s, or on that with a learned spillover in it."""
     priors = priors_of(config)
     options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
     if options.get("unit", True) is None:
         options["unit"] = config.likelihood.scale == "unit"
-    learned = learned_kernel(config, collapsed)
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
-
-
-def with_kernel(config: Config, posterior: xr.Dataset, collapsed: Collapsed) -> xr.Dataset:
-    """The posterior, in units of s, with the spillover drawn where its kernel is learned."""
-    from src.kernel import completed
-
-    learned = learned_kernel(config, collapsed)
-    if learned is None:
-        return posterior
-    return completed(posterior, learned, collapsed.regression.design, config.seed)
 
 
 def priors_of(config: Config) -> Priors:

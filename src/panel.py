@@ -56,7 +56,8 @@ class Mapping:
     places : array, shape (member, 2), optional
         Latitude and longitude in degrees, where ties follow from distances.
     edges : tuple of float
-        Kilometres by which a classical twin tells distances apart: the two ends of a ring, empty for all else.
+        Kilometres by which a classical twin tells distances apart: the two ends of a ring, fifths of the cutoff of a
+        learned kernel, empty for all else.
     """
 
     members: np.ndarray | None = None

@@ -29,8 +29,9 @@ from src.config import SEEDS, Config, CountiesConfig, GeneratorConfig, PriorConf
 from src.counties import EXPLAINED, explained
 from src.design import Regression, build_design
 from src.exposure import row_shares
-from src.fit import build_model, errors_of, needs_units, resolve, with_kernel
+from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve
 from src.frequentist import ESTIMATORS, estimate
+from src.kernel import completed
 from src.panel import Panel
 from src.sample import stopwatch
 from src.spillover import spillover_effects
@@ -145,7 +146,8 @@ def sampled(
     sampler = config.sampler
     options = (sampler.draws, sampler.tune, sampler.chains, 1, sampler.target_accept, seed % SEEDS, False)
     with stopwatch(seconds, f"{name} build"):
-        model = build_model(config, collapsed)
+        learned = learned_kernel(config, collapsed)
+        model = build_model(config, collapsed, learned)
         key = (name, structure(collapsed.regression.design, collapsed.evidence))
     if sampler.backend == "pymc":
         tree = sample.with_pymc([model], *options, spent)[0]
@@ -158,7 +160,9 @@ def sampled(
             tree = sample.draw_compiled(sample.with_data_of(compiled[key], model), *options)
     seconds.update({f"{name} {stage}": value for stage, value in spent.items()})
     divergences = float(tree["sample_stats"]["diverging"].sum())
-    posterior = with_kernel(config, tree["posterior"].to_dataset(), collapsed)
+    posterior = tree["posterior"].to_dataset()
+    if learned is not None:
+        posterior = completed(posterior, learned, collapsed.regression.design, seed % SEEDS)
     return posterior["theta"] * collapsed.s, {"divergences": divergences}
 
 

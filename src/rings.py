@@ -106,7 +106,8 @@ def effects_of_rings(
     own = {"D": mean(treated, everyone, panel.weight)}
     effects.append(combine(fit, "overall", None, None, own | spill(everyone), everyone))
     name, share = next(iter(exposures.items()))
-    if len(exposures) == 1 and np.array_equal(share[untreated], within[untreated]):
+    slope = panel.roster.mappings[name].form != "learned"
+    if slope and len(exposures) == 1 and np.array_equal(share[untreated], within[untreated]):
         step = step_of(panel, name, share)
         weights = {key: step * value for key, value in spill(within).items()}
         effects.append(combine(fit, "spill_per_pp", name, "control", weights, within))

@@ -113,7 +113,8 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
         reason = f"not identified: {IN_OWN}, where a kernel is learned"
         yield average("spill_treated", spill, treated, np.nan, note=reason, given=False)
     if control.any():
-        yield average("spill_control", by_control.weights, control, by_control.truth)
+        of_places = "" if surface is None else rests_on(panel, surface.name, ~panel.treated & surface.reached)
+        yield average("spill_control", by_control.weights, control, by_control.truth, note=of_places)
     everywhere = np.ones(len(panel.unit), dtype=bool)
     adopters, others = (float(panel.weight[rows].sum() / panel.weight.sum()) for rows in (treated, control))
     yield average(
@@ -174,7 +175,7 @@ def at_distances(regression: Regression) -> Iterator[tuple]:
         weights = np.zeros(design.size)
         weights[design.columns(BLOCKS)] = alone[ring]
         rows = ~panel.treated & (nearest == ring)
-        yield "spill_at", weights, rows, np.nan, surface.name, f"{distance:.4g} km", rests_on(panel, surface.name, rows)
+        yield "spill_at", weights, rows, np.nan, surface.name, f"{distance:.4g} km"
 
 
 def rests_on(panel: Panel, name: str, rows: np.ndarray) -> str:
