@@ -46,8 +46,9 @@ KERNELS = tuple(product(BLENDS, DECAYS, REACHES))
 SHAPE = ("kernel_a", "kernel_rho", "kernel_reach")
 STEPS = 20  # distances up to the cutoff
 COARSE = 4  # every so many of them
-LEAST = 64  # descriptions that NUTS sees, and more where all their matrices together stay below
-ENTRIES = 1_000_000  # numbers, so that a gradient stays cheap
+ENTRIES = 500_000  # numbers in the matrices of all descriptions: NUTS sees all of them where they are no more
+MOST = 64  # else it sees the likeliest ones, so many at most
+ENOUGH = 0.999  # of the posterior mass
 VAGUE = 2.0  # prior SD of theta in units of s, where descriptions are compared
 
 
@@ -277,7 +278,9 @@ def learn(evidence: CrossProducts, design: Design, priors: Priors) -> Learned:
     weights = np.array([weight for weight, *_ in found])
     mass = weights + np.array([fit for _, fit, *_ in found])
     mass = np.exp(mass - logsumexp(mass))
-    kept = np.argsort(-mass, kind="stable")[: max(LEAST, ENTRIES // len(others) ** 2)]
+    kept = np.argsort(-mass, kind="stable")
+    if len(kept) * len(others) ** 2 > ENTRIES:
+        kept = kept[: min(MOST, int(np.searchsorted(np.cumsum(mass[kept]), ENOUGH)) + 1)]
     records = [found[k][2] for k in kept]
     chosen = replace(
         records[0],

@@ -148,7 +148,8 @@ def sampled(
     with stopwatch(seconds, f"{name} build"):
         learned = learned_kernel(config, collapsed)
         model = build_model(config, collapsed, learned)
-        key = (name, structure(collapsed.regression.design, collapsed.evidence))
+        descriptions = len(learned.descriptions) if learned else 0
+        key = (name, structure(collapsed.regression.design, collapsed.evidence), descriptions)
     if sampler.backend == "pymc":
         tree = sample.with_pymc([model], *options, spent)[0]
     else:

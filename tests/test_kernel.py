@@ -214,7 +214,10 @@ def test_few_descriptions_are_the_likeliest(collapsed, monkeypatch):
     design, evidence = collapsed.regression.design, collapsed.evidence.rescale(collapsed.s)
     every = kernel.learn(evidence, design, WEAK)
     monkeypatch.setattr(kernel, "ENTRIES", 0)
+    most = kernel.learn(evidence, design, WEAK)
+    monkeypatch.setattr(kernel, "ENOUGH", 0.25)
     few = kernel.learn(evidence, design, WEAK)
-    assert len(few.descriptions) == kernel.LEAST < len(every.descriptions)
-    np.testing.assert_array_equal(few.evidence.log_weight, every.evidence.log_weight[: kernel.LEAST])
-    assert kernel.LEAST / len(every.descriptions) < few.covered < 1
+    assert len(every.descriptions) > len(most.descriptions) == kernel.MOST > len(few.descriptions)
+    assert 0.25 <= few.covered < most.covered < every.covered
+    for part in (most, few):
+        np.testing.assert_array_equal(part.evidence.log_weight, every.evidence.log_weight[: len(part.descriptions)])
