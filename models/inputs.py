@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+BY = "spill_"  # begins the block of an exposure's slopes by the levels of a group
+
 
 @dataclass(frozen=True)
 class Block:
@@ -18,7 +20,8 @@ class Block:
     ----------
     name : str
         Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "scale",
-        "scale_late", "exposure", "difference", "kernel", "kernel_any", "kernel_number", "covariate", "time".
+        "scale_late", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
+        "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
     levels : tuple of str or int, length (level,)

@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 import scipy.sparse as sp
 
+from models.inputs import BY
 from src.design import NUISANCE, Regression, cell_labels, in_order, joint_labels
 from src.exposure import flat_exposures
 from src.panel import Panel
@@ -103,9 +104,9 @@ def subset_averages(
     share = sp.csr_array((weight, (code, np.arange(len(rows)))), shape=(len(levels), len(rows)))
     total = np.bincount(code, weight)
     weights = (share @ regression.matrix[rows]).toarray() / total[:, None]
-    for name in ("exposure", *NUISANCE):
-        if name in design.blocks:
-            weights[:, design.blocks[name].columns] = 0.0
+    for name, block in design.blocks.items():
+        if name in ("exposure", *NUISANCE) or name.startswith(BY):
+            weights[:, block.columns] = 0.0
     if "difference" in design.blocks:
         weights[:, design.blocks["difference"].columns] = -regression.exposure_centre / regression.exposure_sd
     truth = np.full(len(levels), np.nan)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from models.inputs import CrossProducts, Design
+from models.inputs import BY, CrossProducts, Design
 from src.design import NUISANCE, Regression, with_log_scale, without_covariates
 from src.exposure import flat_exposures
 from src.nuisance import (
@@ -144,7 +144,7 @@ def check_what_is_left(evidence: CrossProducts, regression: Regression, s: float
 
 def nothing_left(evidence: CrossProducts, regression: Regression) -> str:
     """Why the saturated fit has no residual: too few rows for its coefficients, or an outcome that they explain."""
-    names = tuple(name for name in SATURATED if name in regression.design.blocks)
+    names = saturated(regression.design)
     gram = evidence.take(regression.design.columns(names)).gram
     rank = len(gram) - len(dependent_columns(gram))
     rows = len(regression.panel.outcome)
@@ -232,6 +232,11 @@ def absorbed_exposures(
     return notes
 
 
+def saturated(design: Design) -> tuple[str, ...]:
+    """Blocks of the saturated fit."""
+    return tuple(name for name in design.blocks if name in SATURATED or name.startswith(BY))
+
+
 def saturated_scale(cross: CrossProducts, design: Design) -> float:
     """s, the residual SD when every cohort x period cell has its own effect: the unit of all priors.
 
@@ -240,5 +245,5 @@ def saturated_scale(cross: CrossProducts, design: Design) -> float:
     cross : CrossProducts
         Over the kept columns in the order of the design, periods and covariates integrated out.
     """
-    names = tuple(name for name in SATURATED if name in design.blocks)
+    names = saturated(design)
     return least_squares(cross.take(design.columns(names)))[2]

@@ -47,6 +47,7 @@ class ExposureConfig:
     between: str | None = None  # column whose levels the file of ties speaks of; null: units
     size: str | None = None  # column: how much a unit counts, in its first row
     form: str | None = choice("share", "additive", "nearest", default=None)  # null: additive for rings and kernels
+    by: str | None = None  # group over whose levels the slope may differ, partially pooled; null: one slope
     lag: int = 0  # periods from adoption until others are exposed to it; below 0 a placebo: others' adoption to come
 
 

@@ -20,7 +20,7 @@ from itertools import combinations
 import numpy as np
 import scipy.sparse as sp
 
-from models.inputs import Block, Design
+from models.inputs import BY, Block, Design
 from src.exposure import flat_exposures, spread, step_of
 from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
@@ -155,6 +155,10 @@ def build_design(
         told = np.array([name not in flat for name in names])
         add("exposure", "exposure", names, sp.csr_array(share / sd * told))
         add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
+        for k, name in enumerate(names):
+            by = panel.roster.mappings[name].by
+            if by and told[k]:
+                add(BY + name, f"{name}_by_{by}", *by_level(panel, by, share[:, k] / sd[k]))
 
     if surface is not None:
         untreated = sp.csr_array(sp.diags_array((~panel.treated).astype(float)) @ surface.columns)
@@ -179,6 +183,14 @@ def build_design(
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
     return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface), notes
+
+
+def by_level(panel: Panel, group: str, value: np.ndarray) -> tuple[tuple[str, ...], sp.csr_array]:
+    """A number on the rows in a column for each level of a group, shape (row, level)."""
+    factor = panel.groups[group]
+    rows = np.flatnonzero(value)
+    shape = (len(panel.unit), len(factor.levels))
+    return factor.levels, sp.csr_array((value[rows], (rows, factor.code[panel.unit[rows]])), shape=shape)
 
 
 def level_periods(panel: Panel) -> tuple[tuple[str, ...], sp.csr_array]:

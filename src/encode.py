@@ -8,6 +8,7 @@ What is wrong ends in a `PanelError`; what can be handled is handled and said in
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,10 @@ def encode(
         truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt)
     mean_weight = np.bincount(unit, weight) / np.bincount(unit)
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
-    mappings = {name: mapping_of(name, entry, member, units, cohort, notes) for name, entry in entries.items()}
+    mappings = {
+        name: replace(mapping_of(name, entry, member, units, cohort, notes), by=entry.by or "")
+        for name, entry in entries.items()
+    }
     return Panel(
         name=data.name,
         unit=code,

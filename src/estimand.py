@@ -9,6 +9,7 @@ Every estimand is a linear map of theta. With tau the effect of own adoption at 
     spill_control  = mean over untreated exposed rows of S'delta_control
     overall        = mean over all rows of D (tau + S'delta_treated) + (1 - D) S'delta_control
     spill_per_pp   = slope of one exposure / 100 (of one that is no share: per SD)
+    spill_by       = the slope on untreated rows at one level of a group, where slopes may differ by it
     spill_at       = effect of one adopter at a distance on an untreated unit that no other reaches
 
 Where a kernel is learned, its f_it stands beside S'delta_control.
@@ -34,7 +35,14 @@ from src.spillover import spillover_effects
 
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
-FAMILY = {"att_event": "path", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "mu", "spill_at": "mu"}
+FAMILY = {
+    "att_event": "path",
+    "att_cohort": "cohort",
+    "att_gt": "cell",
+    "spill_per_pp": "mu",
+    "spill_by": "mu",
+    "spill_at": "mu",
+}
 
 COLUMNS = [
     *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],
@@ -61,7 +69,7 @@ def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, 
     -------
     list of Average
         att, direct and its companions (where exposures are modelled), att_by, contrast, att_event, att_cohort, att_gt,
-        spill_per_pp, spill_at.
+        spill_per_pp, spill_by, spill_at.
     """
     terms = tuple(name for name in terms if name not in BLOCKS)  # of the untreated alone: no effect of adoption
     spoken = spoken_rows(regression, evidence, terms)

@@ -34,6 +34,7 @@ MODEL, CLASSICAL, POOLED, TRUTH = "#1f3b73", "#e07b1a", "#8a8a8a", "black"
 WIDTH, DPI = 8.0, 150  # inches
 MOST_LEVELS, MOST_EXPOSURES, MOST_PARAMETERS = 30, 10, 10
 LONGEST_LABEL, LONGEST_TITLE, BINS, FEW_PERIODS = 34, 52, 20, 6
+WIDE = 3  # times the median width of an interval
 ENDS = ["estimate", "low", "high"]
 MEANING = {
     "direct": "own adoption alone,\non adopters (direct)",
@@ -126,7 +127,7 @@ def draw_all(
     Returns
     -------
     drawn : list of Path
-        subgroups.png, event_study.png, spillovers.png, trace.png: those that were drawn, in this order.
+        subgroups.png, event_study.png, spillovers.png, distances.png, trace.png: those that were drawn, in this order.
     notes : list of str
         One line where labels have letters that no installed font has.
     """
@@ -142,6 +143,7 @@ def draw_all(
             "subgroups": subgroups(results),
             "event_study": event_study(results),
             "spillovers": spillovers(results),
+            "distances": distances(results),
             "trace": chains(tree),
         }
         for name, figure in figures.items():
@@ -293,13 +295,12 @@ def event_study(results: Results) -> Figure | None:
 
 def spillovers(results: Results) -> Figure | None:
     """Slope of each exposure in each arm, and what own and others' adoption add up to."""
-    slopes = results.of("spill_per_pp")
-    if slopes.empty:
+    slopes, totals = results.of("spill_per_pp"), results.of(*MEANING)
+    if slopes.empty and totals.empty:
         return None
     names = list(dict.fromkeys(slopes["group"]))
     slopes = slopes[slopes["group"].isin(names[:MOST_EXPOSURES])].reset_index(drop=True)
     first = f" The first {MOST_EXPOSURES} of {len(names)} exposures." if len(names) > MOST_EXPOSURES else ""
-    totals = results.of(*MEANING)
     order = totals["estimand"].map(list(MEANING).index)
     totals = totals.loc[order.sort_values().index].reset_index(drop=True)
     labels = [f"{shorten(k)}:\n{ARMS.get(arm, arm)}" for k, arm in zip(slopes["group"], slopes["level"], strict=True)]
@@ -317,8 +318,28 @@ def spillovers(results: Results) -> Figure | None:
         clipped |= forest(axis, results, rows, twins, ticks, label, limits)
         axis.set_title(title)
         axis.set_xlabel(f"{quantity}, {results.unit}")
-    note = f"Exposure: share of adopters among the other units.{first}"
-    return finish(figure, axes, "What did adoption do to the others?", f"{source(results, clipped)} {note}")
+    return finish(figure, axes, "What did adoption do to the others?", source(results, clipped) + first)
+
+
+def distances(results: Results) -> Figure | None:
+    """Effect of one adopter at a distance, over the number of untreated units whose nearest adopter is there."""
+    rows = results.of("spill_at")
+    if rows.empty:
+        return None
+    at = rows["level"].str.removesuffix(" km").astype(float).to_numpy()
+    limits = sensible_limits(rows)
+    figure = Figure(figsize=(WIDTH, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    clipped = intervals(upper, at, rows, limits, MODEL, model_label(results), vertical=True)
+    upper.axhline(0, color="black", linewidth=0.8)
+    upper.set_ylim(*limits)
+    upper.set_ylabel(f"effect on an untreated unit,\n{results.unit}")
+    lower.bar(at, rows["n_units"], width=0.7 * np.diff(at).min(initial=2 * at[0]), color="#b9c2d6")
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    lower.set_xlim(0, None)
+    lower.set_ylabel("units\nobserved")
+    lower.set_xlabel("kilometres to the one adopter in reach")
+    return finish(figure, [upper], "How far does adoption reach?", source(results, clipped))
 
 
 def chains(tree: xr.DataTree) -> Figure | None:
@@ -443,10 +464,14 @@ def sensible_limits(mine: pd.DataFrame, *others: pd.DataFrame) -> tuple[float, f
     """Axis limits that hold zero, the truth and most intervals, and that a few enormous intervals cannot stretch.
 
     Fences lie one typical span beyond the typical interval of the model, from the lower quartile of its lower ends to
-    the upper quartile of its upper ends.
+    the upper quartile of its upper ends; farther out where an interval of the model's is that is not much wider than
+    the others.
     """
+    width = mine["high"] - mine["low"]
+    sharp = mine[width <= WIDE * width.median()]
     first, last = float(mine["low"].quantile(0.25)), float(mine["high"].quantile(0.75))
     span = max(last - first, 1e-12)
+    first, last = min(first, float(sharp["low"].min()) + span), max(last, float(sharp["high"].max()) - span)
     ends = pd.concat([frame[["low", "high"]] for frame in (mine, *others)])
     near = mine["truth"].dropna()
     low = min(*near, 0.0, max(float(ends["low"].min()), first - span))

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from models.inputs import CrossProducts
+from models.inputs import BY, CrossProducts
 from src.design import Regression
 from src.panel import Panel
 
@@ -69,7 +69,7 @@ def moves(weights: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 def slopes_in(names: tuple[str, ...]) -> tuple[str, ...]:
     """The blocks of exposures among `names`."""
-    return tuple(name for name in ("exposure", "difference") if name in names)
+    return tuple(name for name in names if name in ("exposure", "difference") or name.startswith(BY))
 
 
 def spoken_rows(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> np.ndarray:

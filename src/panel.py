@@ -53,6 +53,8 @@ class Mapping:
         Periods from adoption until others are exposed to it.
     cutoff : float
         Kilometres beyond which a learned kernel is zero.
+    by : str
+        Group over whose levels the slope differs; empty where it is one.
     places : array, shape (member, 2), optional
         Latitude and longitude in degrees, where ties follow from distances.
     edges : tuple of float
@@ -69,6 +71,7 @@ class Mapping:
     cutoff: float = float("nan")
     places: np.ndarray | None = None
     edges: tuple[float, ...] = ()
+    by: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ CAPTIONS = {
     "subgroups": "Effect on adopters in each subgroup. Partial pooling draws small subgroups towards the others.",
     "event_study": "Effect on adopters by time since adoption, over the number of units behind each estimate.",
     "spillovers": "What others' adoption does: slope of each exposure, and totals over the rows of the data.",
+    "distances": "What one adopter does to an untreated unit at a distance that no other reaches.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
 ABSENT = "–"
+SPILLS = ("spill_per_pp", "spill_at")
 
 
 def render(
@@ -60,7 +62,7 @@ def render(
     everything = with_twins(table, comparison, scale)
     fixed = is_fixed(everything)
     rows = everything[~fixed]
-    exposures = list(dict.fromkeys(rows.loc[rows["estimand"] == "spill_per_pp", "group"]))
+    exposures = list(dict.fromkeys(rows.loc[rows["estimand"].isin(SPILLS), "group"]))
     notes: dict[str, int] = {}
     sections = [
         (title, [cells(row, decimals((part["high"] - part["low"]).median()), notes) for _, row in part.iterrows()])
@@ -98,17 +100,22 @@ def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "On average", rows[rows["estimand"].isin(averages)]
     kinds = {
         "spill_per_pp": "Per step of exposure through {}: a percentage point, or an SD where a note says so",
+        "spill_by": "Per step of exposure on the untreated, {}",
         "att_by": "On adopters, by {}",
         "contrast": "Differences between levels of {}",
     }
     for kind, title in kinds.items():
-        of_kind = rows[(rows["estimand"] == kind) & ~rows["group"].str.contains(":", regex=False)]
+        single = ~rows["group"].str.contains(":", regex=False) | (kind == "spill_by")
+        of_kind = rows[(rows["estimand"] == kind) & single]
         for group, part in of_kind.groupby("group", sort=False):
             ordered = part.sort_values("n_obs", ascending=False, kind="stable") if kind == "att_by" else part
             yield title.format(group), ordered
     events = rows[rows["estimand"].isin(["lead", "att_event"])]
     if len(events):
         yield "On adopters, by periods since adoption", events
+    distances = rows[rows["estimand"] == "spill_at"]
+    if len(distances):
+        yield "On an untreated unit, of one adopter at a distance", distances
 
 
 def cells(row: pd.Series, places: int, notes: dict[str, int]) -> dict[str, str | list[int]]:
@@ -143,7 +150,7 @@ def label(row: pd.Series) -> str:
 
 def answers(rows: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str) -> Iterator[tuple[str, list[str]]]:
     """Questions and, from the numbers alone, their answers in sentences."""
-    spills = rows[rows["estimand"] == "spill_per_pp"]
+    spills = rows[rows["estimand"].isin(SPILLS)]
     yield "What did adoption do to adopters?", on_average(rows, scale, exposed=len(spills) > 0)
     events = identified(rows, "att_event")
     if len(events):
@@ -214,7 +221,8 @@ def on_others(rows: pd.DataFrame, spills: pd.DataFrame, scale: str) -> list[str]
     if spills.empty:
         return ["Spillovers are not modelled: the estimates take it that nobody's outcome depends on others' adoption."]
     sentences = []
-    for exposure, part in spills[np.isfinite(spills["mean"])].groupby("group", sort=False):
+    slopes = spills[np.isfinite(spills["mean"]) & (spills["estimand"] == "spill_per_pp")]
+    for exposure, part in slopes.groupby("group", sort=False):
         arms = {row["level"]: row for _, row in part.iterrows()}
         effects = [f"{ARMS[arm]} {said(arms[arm], scale)}" for arm in ("control", "treated") if arm in arms]
         step = "SD" if part["note"].astype(str).str.startswith(PER_SD).any() else "percentage point"
@@ -223,6 +231,14 @@ def on_others(rows: pd.DataFrame, spills: pd.DataFrame, scale: str) -> list[str]
             gap = arms["difference"]
             verdict = "cannot be told apart" if gap["low"] < 0 < gap["high"] else "differ"
             sentences.append(f"The two {verdict}: {ARMS['difference']} {said(gap, scale)}.")
+    distances = spills[spills["estimand"] == "spill_at"]
+    if len(distances):
+        near = distances.iloc[0]
+        sure = distances[(distances["low"] > 0) | (distances["high"] < 0)]
+        until = f"; intervals exclude zero at {len(sure)} of {len(distances)} distances" + (
+            f", the farthest {sure.iloc[-1]['level']}" if len(sure) else ""
+        )
+        sentences.append(f"One adopter at {near['level']}, no other in reach: {said(near, scale)}{until}.")
     for name in ("total_treated", "spill_control"):
         sentences += [f"In all, {label(row)}: {said(row, scale)}." for _, row in identified(rows, name).iterrows()]
     return sentences or ["No slope of an exposure is identified."]
@@ -304,8 +320,8 @@ def assumptions(panel: Panel, exposures: list[str], nuisance: dict) -> list[tupl
     """What the answers rest on, none of which the sampler can check."""
     given = f" with the same {', '.join(panel.covariate_names)}" if panel.covariate_names else ""
     spillovers = (
-        "The treated share of the others, by " + ", ".join(exposures) + ", carries all that others' adoption does, "
-        "linearly and in the same period."
+        f"Exposure by {', '.join(exposures)} carries all that others' adoption does, in the periods that it is given "
+        "for: linearly, or, where a kernel is learned, by the distances of adopters up to its cutoff."
         if exposures
         else "No spillovers are modelled, so nobody's outcome may depend on others' adoption."
     )

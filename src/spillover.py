@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from models.inputs import BY
 from src.average import Average, extrapolation, join, subset_averages
 from src.design import Regression
 from src.exposure import flat_exposures, is_share, sources
@@ -53,6 +55,9 @@ def received(regression: Regression, share: np.ndarray) -> Received:
         mean = part @ regression.shares
         weights[design.blocks["exposure"].columns] = mean / regression.exposure_sd
         more[design.blocks["difference"].columns] = mean / regression.exposure_sd
+        for name, block in design.blocks.items():
+            if name.startswith(BY):
+                weights[block.columns] = part @ regression.matrix[:, block.columns]
         if panel.truth is not None:
             truth += mean @ [panel.truth.slope_control[name] for name in regression.exposures]
             truth_treated += mean @ [panel.truth.slope_treated[name] for name in regression.exposures]
@@ -151,14 +156,36 @@ def slopes(regression: Regression) -> Iterator[tuple]:
         about = "" if is_share(panel, name) else f"{PER_SD} ({step:.3g}), which is no share"
         mine = regression.shares[:, k] > 0
         control, treated = ~panel.treated & mine, panel.treated & mine
+        unit = step / regression.exposure_sd[k]
         arms = {
-            "control": (to_control, control, truth[0]),
-            "treated": (to_control + to_treated, treated, truth[1]),
+            "control": (to_control + unit * levels_of(regression, name, control), control, truth[0]),
+            "treated": (to_control + unit * levels_of(regression, name, treated) + to_treated, treated, truth[1]),
             "difference": (to_treated, treated, truth[1] - truth[0]),
         }
         for level, (weights, rows, value) in arms.items():
             note = join(about, rests_on(panel, name, rows))
             yield "spill_per_pp", weights, rows, value, name, level, note
+        by = panel.roster.mappings[name].by
+        for level in design.blocks[BY + name].levels if BY + name in design.blocks else ():
+            rows = control & (row_labels(panel, by) == level)
+            weights = to_control + unit * levels_of(regression, name, rows)
+            yield "spill_by", weights, rows, truth[0], f"{name}:{by}", level, join(about, rests_on(panel, name, rows))
+
+
+def row_labels(panel: Panel, group: str) -> np.ndarray:
+    """Level of each row of a group, shape (row,)."""
+    factor = panel.groups[group]
+    return np.array(factor.levels)[factor.code][panel.unit]
+
+
+def levels_of(regression: Regression, name: str, rows: np.ndarray) -> np.ndarray:
+    """Share of the rows at each level over which the slope of an exposure differs, over all columns of the design."""
+    panel, block = regression.panel, regression.design.blocks.get(BY + name)
+    shares = np.zeros(regression.design.size)
+    if block is not None and rows.any():
+        level = pd.Index(block.levels).get_indexer(row_labels(panel, panel.roster.mappings[name].by)[rows])
+        shares[block.columns] = np.bincount(level, panel.weight[rows], block.size) / panel.weight[rows].sum()
+    return shares
 
 
 def at_distances(regression: Regression) -> Iterator[tuple]:

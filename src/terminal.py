@@ -21,7 +21,17 @@ from src.diagnose import doubts, errors_in_words
 from src.panel import Panel, count
 
 MOST_ROWS = 24
-MAIN = ("att", "total_treated", "switching", "spill_treated", "spill_control", "overall", "contrast", "spill_per_pp")
+MAIN = (
+    "att",
+    "total_treated",
+    "switching",
+    "spill_treated",
+    "spill_control",
+    "overall",
+    "contrast",
+    "spill_per_pp",
+    "spill_at",
+)
 
 
 def is_person() -> bool:

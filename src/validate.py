@@ -101,6 +101,10 @@ def check_settings(data: DataConfig) -> None:
         check_name("exposures", name, OWN_TERMS)
     for name, entry in exposure_entries(data).items():
         check_exposure(name, entry)
+        if entry.by and entry.by not in data.groups:
+            raise PanelError(
+                f"data.exposures.{name}: by={entry.by} is no group: the groups are {some(data.groups) or 'none'}"
+            )
     learned = [name for name, entry in exposure_entries(data).items() if entry.kernel == "learned"]
     if len(learned) > 1:
         raise PanelError(f"data.exposures {' and '.join(learned)}: only one kernel can be learned; give others a scale")
@@ -134,7 +138,8 @@ def check_exposure(name: str, entry: ExposureConfig) -> None:
     missing = [word for word in needed if not getattr(entry, word)]
     if missing:
         raise PanelError(f"{setting}: {words} needs {' and '.join(missing)}")
-    allowed = {kinds[0], *needed, *EXPOSURE_OPTIONS[kind], "lag", *(() if kind == LEARNED else ("form", "size"))}
+    more = () if kind == LEARNED else ("form", "size", "by")
+    allowed = {kinds[0], *needed, *EXPOSURE_OPTIONS[kind], "lag", *more}
     idle = [word for word, value in vars(entry).items() if value and word not in allowed]
     if idle:
         raise PanelError(f"{setting}: {words} has no use for {' and '.join(idle)}: take it out")
