@@ -27,6 +27,7 @@ from scipy.special import stdtrit
 
 from src.config import CountiesConfig, DataConfig, ExposureConfig
 from src.contiguity import counties
+from src.coverage import EXPLAINED
 from src.encode import encode
 from src.frequentist import COLUMNS, Estimator
 from src.panel import Panel, PanelError
@@ -36,7 +37,6 @@ from src.ties import kilometres, on_sphere
 KILOMETRES = 1.609344  # in a mile
 FIRST = 2000  # first period
 RINGS = (0, 20, 30, 40, 60, 80)  # miles
-EXPLAINED = "explained"  # share of the variance of the true spillover that is explained, as if it were an estimand
 
 
 @cache

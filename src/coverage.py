@@ -31,6 +31,19 @@ COLUMNS = [
     *["sd_of_estimates", "mean_se", "coverage_90", "mc_90", "coverage_95", "mc_95", "width_90", "width_95"],
     *["p_below_05", "p_above_95", "worst_level", "worst_coverage", "note"],
 ]
+ORACLE, EXPLAINED = "oracle", "explained"  # estimator that is told the spillover; share of its variance explained
+AGAINST = [
+    "generator",
+    "estimator",
+    "replications",
+    "bias",
+    "mc_bias",
+    "mse",
+    "mc_mse",
+    "explained",
+    "coverage_95",
+    "mc_95",
+]
 MAIN = ("att", "total_treated", "switching", "contrast", "spill_per_pp")
 MODELS = ("#1f3b73", "#4f9bd0", "#7a5aa6", "#2b8a6e")
 CLASSICAL = {
@@ -77,11 +90,49 @@ def recovered(rows: pd.DataFrame, generator: str, breaks: str = "") -> pd.DataFr
     Source: Morris, White & Crowther (2019), *Statistics in Medicine* 38(11), table 6.
     """
     note = f"assumption broken: {breaks}" if breaks else ""
+    rows = rows[rows["estimand"] != EXPLAINED]
     found = []
     for (estimator, estimand, group), family in rows.groupby(["estimator", *KEYS[:2]], sort=False):
         head = {"generator": generator, "estimator": estimator, "estimand": estimand, "group": group, "note": note}
         found += [head | row for row in rows_of_family(family)]
     return pd.DataFrame(found, columns=COLUMNS)
+
+
+def against_oracle(rows: pd.DataFrame, generator: str) -> pd.DataFrame:
+    """The ATT of every estimator beside that of the estimator that is told the spillover, replication by replication.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns of `replicate.replicate`.
+    generator : str
+
+    Returns
+    -------
+    DataFrame
+        `AGAINST`: mean of (estimate - oracle's), mean square error over the oracle's, mean share of the variance of
+        the true spillover that is explained, coverage of 95% intervals, and Monte Carlo errors of three of them; no
+        row where there is no oracle.
+    """
+    att = rows[rows["estimand"] == "att"].pivot_table(
+        index="replication", columns="estimator", values=["truth", "estimate", "low_95", "high_95"]
+    )
+    if ORACLE not in att.columns.get_level_values("estimator"):
+        return pd.DataFrame(columns=AGAINST)
+    explained = rows[rows["estimand"] == EXPLAINED].groupby("estimator")["estimate"].mean()
+    truth, told = att["truth"][ORACLE], att["estimate"][ORACLE]
+    best = (told - truth) ** 2
+    found = []
+    for name in dict.fromkeys(rows["estimator"]):
+        estimate, n = att["estimate"][name], len(att)
+        ratio = float(((estimate - truth) ** 2).mean() / best.mean())
+        spread = ((estimate - truth) ** 2 - ratio * best).std() / best.mean()
+        inside = (att["low_95"][name] <= truth) & (truth <= att["high_95"][name])
+        numbers = [float((estimate - told).mean()), float((estimate - told).std() / np.sqrt(n))]
+        numbers += [ratio, float(spread / np.sqrt(n)), float(explained.get(name, np.nan))]
+        numbers += [float(inside.mean()), float(inside.std() / np.sqrt(n))]
+        found.append(dict(zip(AGAINST, [generator, name, n, *numbers], strict=True)))
+    return pd.DataFrame(found, columns=AGAINST)
 
 
 def rows_of_family(family: pd.DataFrame) -> Iterator[dict]:

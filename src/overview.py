@@ -86,6 +86,18 @@ def errors(studies: list[pd.DataFrame]) -> Iterator[str]:
     yield f"Each cell: {' / '.join(names)}."
 
 
+def oracles(tables: list[pd.DataFrame]) -> Iterator[str]:
+    """Lines of a table: every estimator against the one that is told the spillover, an estimator and world a line."""
+    yield "| world | n | estimator | bias less the oracle's | MSE over the oracle's | explained | 95% intervals hold |"
+    yield "|---" * 7 + "|"
+    for row in pd.concat(tables).to_dict("records"):
+        yield (
+            f"| {row['generator']} | {row['replications']} | {row['estimator']} | {row['bias']:+.3f} ± "
+            f"{row['mc_bias']:.3f} | {row['mse']:.2f} ± {row['mc_mse']:.2f} | {row['explained']:.3f} | "
+            f"{row['coverage_95']:.3f} ± {row['mc_95']:.3f} |"
+        )
+
+
 def side_by_side(study: pd.DataFrame, names: list[str], question: str, column: str) -> str:
     """One number of every estimator, three digits."""
     found = [row_of(study, name, question) for name in names]
@@ -155,6 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n### Root mean square error\n")
     print("\n".join(errors(found)))
     print(f"\nBold: off by more than {MARGIN:.2f} beyond Monte Carlo error ({SURE} of its standard errors).")
+    if told := [pd.read_csv(path) for path in sorted(given.root.rglob("oracle.csv"))]:
+        print("\n### Against the estimator that is told the spillover\n")
+        print("\n".join(oracles(told)))
     if worlds := list(dict.fromkeys(broken(found))):
         print("\n\\* breaks an assumption: " + "; ".join(worlds))
     if given.figure:

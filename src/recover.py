@@ -37,7 +37,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 def recover(config: RecoverConfig) -> int:
     """Run the study and write its folder; 0 where every replication could be done, 1 where none could, else 3."""
-    from src import coverage, trace
+    from src import coverage, overview, trace
     from src.terminal import console
 
     study = study_of(config)
@@ -55,11 +55,16 @@ def recover(config: RecoverConfig) -> int:
         return 1
     table = coverage.recovered(rows, study.world.name, study.world.breaks)
     trace.write(table.to_csv(index=False), folder / "recovered.csv")
+    oracle = coverage.against_oracle(rows, study.world.name)
+    if len(oracle):
+        trace.write(oracle.to_csv(index=False), folder / "oracle.csv")
     heading = title(study, rows)
     coverage.draw(rows, heading, folder / "recovered.png")
     out = console()
     out.print(coverage.printed(table, heading, remarks(study, rows, config.n, lost, folder)))
-    for file in ("recovered.csv", "recovered.png"):
+    if len(oracle):
+        out.print("\n".join(overview.oracles([oracle])), soft_wrap=True)
+    for file in ("recovered.csv", "recovered.png", *(["oracle.csv"] if len(oracle) else [])):
         out.print(f"  {folder / file}", soft_wrap=True)
     return 3 if lost else 0
 

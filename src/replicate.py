@@ -26,7 +26,8 @@ from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
 from src.config import SEEDS, Config, CountiesConfig, GeneratorConfig, PriorConfig, SamplerConfig
-from src.counties import EXPLAINED, explained
+from src.counties import explained
+from src.coverage import EXPLAINED
 from src.design import Regression, build_design
 from src.exposure import row_shares
 from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from src.coverage import COLUMNS
+from src.coverage import AGAINST, COLUMNS
 from src.overview import main
 
 
@@ -52,3 +52,11 @@ def test_the_figure_is_drawn_where_it_is_asked_for(tmp_path, capsys):
 def test_a_folder_without_studies_is_refused(root, tmp_path, capsys):
     assert main([str(tmp_path / root)]) == 2
     assert "python -m src.recover" in capsys.readouterr().err
+
+
+def test_what_the_oracle_says_stands_below(tmp_path, capsys):
+    study("calm").to_csv(tmp_path / "recovered.csv", index=False)
+    numbers = [0.011, 0.004, 1.05, 0.02, 0.95, 0.94, 0.01]
+    pd.DataFrame([["calm", "pooled", 50, *numbers]], columns=AGAINST).to_csv(tmp_path / "oracle.csv", index=False)
+    assert main([str(tmp_path)]) == 0
+    assert "| calm | 50 | pooled | +0.011 ± 0.004 | 1.05 ± 0.02 | 0.950 | 0.940 ± 0.010 |" in capsys.readouterr().out

@@ -300,3 +300,41 @@ def test_a_small_study_end_to_end(tmp_path):
     seconds = [found["seconds"]["hier compile"] for found in rows.attrs["replications"]]
     assert seconds[1] < 0.1 < seconds[0]  # once, not once a replication
     assert len(set(rows[rows["estimand"] == "att"]["truth"])) == 2  # outcomes are drawn anew, effects among them
+
+
+def test_against_the_oracle_by_hand():
+    told, mine = (0.5, -1.0), (1.0, -1.5)
+    rows = [said(r, value, estimator="oracle") for r, value in enumerate(told)]
+    rows += [said(r, value, estimator="pooled", half=0.6) for r, value in enumerate(mine)]
+    rows += [
+        said(r, share, truth=1.0, se=np.nan, estimand="explained", estimator="pooled")
+        for r, share in ((0, 0.8), (1, 0.9))
+    ]
+    frame = pd.DataFrame(rows)
+    table = coverage.against_oracle(frame, "made_up").set_index("estimator")
+    assert list(table.index) == ["oracle", "pooled"]
+    row = table.loc["pooled"]
+    assert row["bias"] == pytest.approx(0.0)
+    assert row["mc_bias"] == pytest.approx(np.sqrt(0.5) / np.sqrt(2))
+    assert row["mse"] == pytest.approx((1.0 + 2.25) / (0.25 + 1.0))
+    assert row["mc_mse"] == pytest.approx(np.std([1.0 - 2.6 * 0.25, 2.25 - 2.6], ddof=1) / 0.625 / np.sqrt(2))
+    assert row["explained"] == pytest.approx(0.85)
+    assert row["coverage_95"] == 0.5  # reaches 1.2 to each side
+    assert table.loc["oracle", ["bias", "mse"]].tolist() == [0.0, 1.0]
+    assert np.isnan(table.loc["oracle", "explained"])
+    assert not len(coverage.against_oracle(frame[frame["estimator"] == "pooled"], "made_up"))
+    assert "explained" not in set(recovered(frame, "made_up")["estimand"])
+
+
+def test_counties_end_to_end(tmp_path, monkeypatch, capsys):
+    told = ["generator=within40", "study=counties", "generator.periods=4", "generator.start=3", "n=2", "cores=1"]
+    monkeypatch.setattr(sys, "argv", ["recover", *told, "progress=false", f"hydra.run.dir={tmp_path}"])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ending:
+        command(recover.recover, config_name="recover")
+    assert ending.value.code == 0
+    table = pd.read_csv(tmp_path / "oracle.csv").set_index("estimator")
+    assert list(table.index) == ["pooled", "oracle", "near_rings", "additive_rings"]
+    assert (table["replications"] == 2).all()
+    assert table["explained"].between(0, 1).all()
+    assert "| within40 | 2 | pooled |" in capsys.readouterr().out
