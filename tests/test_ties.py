@@ -1,5 +1,7 @@
 """Ties from places and files against loops over pairs, with distances by the haversine formula."""
 
+import subprocess
+import sys
 from math import asin, cos, exp, radians, sin, sqrt
 
 import numpy as np
@@ -12,6 +14,7 @@ from src.encode import encode
 from src.exposure import row_shares, sources
 from src.panel import PanelError
 from src.ties import EARTH, distance_ties, neighbour_ties, read_ties, ring
+from src.trace import ROOT
 
 UNITS, PERIODS = 30, 5
 
@@ -277,3 +280,26 @@ def test_places_must_be_on_the_globe():
     names.exposures = {"near": ExposureConfig(neighbours=3, **PLACES)}
     with pytest.raises(PanelError, match=r"data.exposures.near.latitude: column 'lat' is not from -90 to 90 in 1 row"):
         encode(rows, names, "")
+
+
+@pytest.mark.slow
+def test_hundred_thousand_units_under_a_wide_kernel_fit_in_four_gigabytes():
+    """Exponential kernel of 50 km up to 250 km, 5,000 adopters: about 800 million pairs, 40 million ties."""
+    script = """
+import resource
+import numpy as np
+from src.exposure import exposures_of
+from src.panel import Mapping
+from src.ties import FADING, distance_ties
+rng, units = np.random.default_rng(0), 100_000
+town = rng.choice(60, units, p=rng.dirichlet(np.full(60, 0.7)))
+at = (rng.normal(size=(60, 2)) * [5, 7] + [32, 113])[town] + rng.normal(size=(units, 2)) * [0.5, 0.6]
+cohort = np.where(rng.random(units) < 0.05, rng.integers(3, 12, units), np.inf)
+weight = lambda d: FADING["exponential"](d, 50.0)
+ties, total = distance_ties(*at.T, np.isfinite(cohort), weight, 250.0, np.ones(units))
+exposure = exposures_of(Mapping(None, ties, total, form="additive"), cohort[:, None] <= np.arange(12))
+assert exposure.shape == (units, 12) and ties.nnz > 10_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 4
