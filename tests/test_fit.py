@@ -1,6 +1,7 @@
 """The commands end to end: a panel in, a run folder out, held against the contract."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -73,6 +74,12 @@ def run(panel_file, tmp_path_factory):
     return folder, code
 
 
+@pytest.fixture
+def copied(run, tmp_path):
+    """The run folder in a place of its own, for a test that writes to it."""
+    return shutil.copytree(run[0], tmp_path / "mine")
+
+
 def test_run_folder_keeps_the_contract(run):
     folder, code = run
     diagnostics = json.loads((folder / "diagnostics.json").read_text())
@@ -89,6 +96,8 @@ def test_run_folder_keeps_the_contract(run):
         assert set(tree.children) == groups
         assert {"config", "data_sha256", "code_version", "libraries", "seed", "run_id"} <= set(tree.attrs)
         assert tree["estimand"]["att"].dims == ("chain", "draw")
+        dims = {dim for child in tree.children.values() for v in child.data_vars.values() for dim in v.dims}
+        assert not [dim for dim in dims if "_dim_" in dim]
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert list((folder / "figures").glob("*.png"))
 
@@ -108,42 +117,42 @@ def test_effect_is_found_and_twins_stand_beside_it(run):
     assert estimands["truth"].isna().all()
 
 
-def test_same_settings_reuse_the_posterior_and_prob_rebuilds_tables(run, panel_file, capsys, monkeypatch):
+def test_same_settings_reuse_the_posterior_and_prob_rebuilds_tables(run, copied, panel_file, capsys, monkeypatch):
     from src import sample
 
     def never(*a, **k):
         raise AssertionError("sampled again")
 
     monkeypatch.setattr(sample, "draw_posterior", never)
-    before = (run[0] / "posterior.nc").read_bytes()
-    code = call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "prob=0.5", "estimators=[twfe]")
+    before = (copied / "posterior.nc").read_bytes()
+    code = call(fit.fit, *of_file(panel_file), f"hydra.run.dir={copied}", "prob=0.5", "estimators=[twfe]")
     assert code == run[1]
     assert "is kept in" in capsys.readouterr().out
-    assert (run[0] / "posterior.nc").read_bytes() == before
-    assert set(table(run[0] / "estimands.csv")["prob"]) == {0.5}
-    assert set(table(run[0] / "comparison.csv")["estimator"]) == {"hier", "hier_common_scale", "twfe"}
+    assert (copied / "posterior.nc").read_bytes() == before
+    assert set(table(copied / "estimands.csv")["prob"]) == {0.5}
+    assert set(table(copied / "comparison.csv")["estimator"]) == {"hier", "hier_common_scale", "twfe"}
 
 
-def test_without_figures_those_of_the_earlier_run_go(run, panel_file):
-    figures = run[0] / "figures"
+def test_without_figures_those_of_the_earlier_run_go(copied, panel_file):
+    figures = copied / "figures"
     before = {path.name: path.read_bytes() for path in figures.iterdir()}
     (figures / "withdrawn.png").write_bytes(b"of an older version")
-    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "figures=false")
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={copied}", "figures=false")
     assert not figures.exists()
-    assert "<img" not in (run[0] / "report.html").read_text()
-    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}")
+    assert "<img" not in (copied / "report.html").read_text()
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={copied}")
     assert {path.name for path in figures.iterdir()} == set(before)
 
 
-def test_letters_without_a_font_are_said_on_the_terminal_and_in_the_report(run, panel_file, capsys, monkeypatch):
+def test_letters_without_a_font_are_said_on_the_terminal_and_in_the_report(copied, panel_file, capsys, monkeypatch):
     from src import figure
 
     draw_all = figure.draw_all
     monkeypatch.setattr(figure, "draw_all", lambda *a: (draw_all(*a)[0], ["figures lack a font for 业"]))
-    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}")
+    call(fit.fit, *of_file(panel_file), f"hydra.run.dir={copied}")
     assert capsys.readouterr().out.count("  · figures lack a font for 业\n") == 1
-    assert "figures lack a font for 业" in json.loads((run[0] / "diagnostics.json").read_text())["notes"]
-    assert "figures lack a font for 业" in (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "figures lack a font for 业" in json.loads((copied / "diagnostics.json").read_text())["notes"]
+    assert "figures lack a font for 业" in (copied / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_readmes_lines_of_arviz_run_without_warnings(run, monkeypatch):

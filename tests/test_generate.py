@@ -1,6 +1,7 @@
 """Worlds whose truth is what they say it is."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,8 +22,13 @@ NOTHING = {
 }  # fmt: skip
 
 
+@cache
+def preset(name: str) -> GeneratorConfig:
+    return composed_study(f"generator={name}").generator
+
+
 def world(name: str = "realistic", **changes) -> GeneratorConfig:
-    return replace(composed_study(f"generator={name}").generator, **changes)
+    return replace(preset(name), **changes)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ from src.coverage import ALL, COLUMNS, monte_carlo_error, recovered
 from src.exposure import row_shares
 from src.recover import Report, file_of, finished, shared_out
 from src.replicate import MASSES, Study
-from tests.test_command import composed, composed_study
+from tests.test_command import composed, composed_study, ended
 
 TINY = [
     "generator.units=120", "generator.periods=6", "generator.starts=[3,4]", "generator.adopters=[12,12]",
@@ -233,15 +233,11 @@ def test_the_folder_of_another_study_is_refused(tmp_path):
     assert finished(tmp_path) == set()
 
 
-def run(*arguments: str) -> subprocess.Popen:
-    started = [sys.executable, "-m", "src.recover", *TINY, *arguments]
-    return subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_stopped_study_goes_on_where_it_was(tmp_path):
-    arguments = ("models=[]", "estimators=[twfe]", f"hydra.run.dir={tmp_path / 'mine'}")
+def test_a_stopped_study_goes_on_where_it_was(tmp_path, monkeypatch, capfd):
+    arguments = [*TINY, "models=[]", "estimators=[twfe]", f"hydra.run.dir={tmp_path / 'mine'}"]
     folder, many = tmp_path / "mine", 2000
-    process = run(*arguments, f"n={many}")
+    started = [sys.executable, "-m", "src.recover", *arguments, f"n={many}"]
+    process = subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(finished(folder)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -255,9 +251,8 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path):
     assert not (folder / "recovered.csv").exists()
     before = {r: os.stat(file_of(folder, r)).st_mtime_ns for r in kept}
     n = max(kept) + 3
-    process = run(*arguments, f"n={n}", "progress=false")
-    said_out, said_err = process.communicate(timeout=120)
-    assert (process.returncode, said_err) == (0, "")
+    code = ended(monkeypatch, recover.recover, *arguments, f"n={n}", "progress=false", "cores=1", config_name="recover")
+    assert (code, capfd.readouterr().err) == (0, "")
     assert finished(folder) == set(range(n))
     assert before == {r: os.stat(file_of(folder, r)).st_mtime_ns for r in kept}
     assert pd.read_csv(folder / "recovered.csv").query("estimand == 'att'")["replications"].tolist() == [n]
@@ -283,10 +278,11 @@ def test_a_mistake_ends_the_command_in_words(monkeypatch, capsys, tmp_path):
         assert not (tmp_path / "mine").exists()
 
 
-def test_a_small_study_end_to_end(tmp_path):
-    process = run("n=2", "designs=1", "cores=1", "generator=random_walk", f"hydra.run.dir={tmp_path}")
-    said_out, said_err = process.communicate(timeout=300)
-    assert (process.returncode, said_err) == (0, "")
+def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
+    arguments = [*TINY, "n=2", "designs=1", "cores=1", "generator=random_walk", f"hydra.run.dir={tmp_path}"]
+    code = ended(monkeypatch, recover.recover, *arguments, config_name="recover")
+    said_out, said_err = capfd.readouterr()
+    assert (code, said_err) == (0, "")
     assert "assumption broken: errors are AR(1)" in said_out
     assert "2 of 2 fits" in said_out
     table = pd.read_csv(tmp_path / "recovered.csv", keep_default_na=False)

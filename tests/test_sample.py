@@ -48,13 +48,13 @@ def test_nothing_but_named_data_tells_models_of_one_structure_apart(two, functio
     one, other = (build(collapsed, function, **options) for collapsed in two)
     keys = [structure(collapsed.regression.design, collapsed.evidence) for collapsed in two]
     assert keys[0] == keys[1]
-    density = other.compile_logp(mode="FAST_COMPILE")
     point = other.initial_point(0)
-    wanted = density(point)
-    before = one.compile_logp(mode="FAST_COMPILE")(point)
+    wanted = other.compile_logp(mode="FAST_COMPILE")(point)
+    density = one.compile_logp(mode="FAST_COMPILE")
+    before = density(point)
     for data in one.data_vars:
         data.set_value(other[data.name].get_value())
-    after = one.compile_logp(mode="FAST_COMPILE")(point)
+    after = density(point)
     assert abs(before - wanted) > 1e-3
     assert after == pytest.approx(wanted, rel=1e-12)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from models import hier
+from models import hier, pooled
 from src import sample, trace
 from src.collapse import collapse, least_squares
 from src.design import build_design
@@ -19,10 +19,18 @@ from tests.worlds import WEAK, staggered
 def fitted():
     panel = staggered(units=120, seed=21)
     collapsed = collapse(build_design(panel, row_shares(panel)[0])[0])
-    model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
+    evidence = collapsed.evidence.rescale(collapsed.s)
+    model = hier.build(collapsed.regression.design, evidence, WEAK, late=False, interactions=False)
     sampled = sample.draw_posterior(model, draws=300, tune=400, chains=2, seed=3)
     attributes = {"run_id": "abc", "seed": 3, "seconds": {"sample": 1.0}, "config": {"a": [1, 2]}}
     return collapsed, sampled, trace.assemble(sampled, collapsed, 3, attributes)
+
+
+@pytest.fixture(scope="module")
+def simple(fitted):
+    """A model of the same evidence that is compiled in no time."""
+    collapsed = fitted[0]
+    return pooled.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
 
 
 def test_save_and_load_are_equal(fitted, tmp_path):
@@ -104,18 +112,16 @@ def test_flat_limit_of_beta_is_least_squares():
     np.testing.assert_allclose(found["beta"].std(("chain", "draw")), se[:2], rtol=0.05)
 
 
-def test_equal_seeds_give_equal_posteriors(fitted):
-    collapsed, sampled, _ = fitted
-    model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
-    again = sample.draw_posterior(model, draws=300, tune=400, chains=2, seed=3)
-    xr.testing.assert_equal(again["posterior"].to_dataset(), sampled["posterior"].to_dataset())
+def test_equal_seeds_give_equal_draws(simple):
+    one, same, other = (sample.draw_posterior(simple, draws=100, tune=100, chains=2, seed=s) for s in (3, 3, 4))
+    for group in ("posterior", "prior"):
+        xr.testing.assert_equal(same[group].to_dataset(), one[group].to_dataset())
+        assert not other[group].to_dataset().equals(one[group].to_dataset())
 
 
-def test_pymc_samples_without_log_lines_and_its_logger_is_left_as_it_was(fitted, caplog):
-    collapsed = fitted[0]
-    model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK)
+def test_pymc_samples_without_log_lines_and_its_logger_is_left_as_it_was(simple, caplog):
     caplog.set_level(logging.INFO, "pymc")
-    sample.draw_posterior(model, backend="pymc", draws=100, tune=100, chains=2, cores=1, seed=3)
+    sample.draw_posterior(simple, backend="pymc", draws=100, tune=100, chains=2, cores=1, seed=3)
     assert [record.message for record in caplog.records] == []
     assert logging.getLogger("pymc").level == logging.INFO
 
