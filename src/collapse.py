@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, CrossProducts, Design
-from src.design import NUISANCE, Regression, with_log_scale, without_covariates
+from src.design import NUISANCE, Regression, with_traits, without_covariates
 from src.exposure import flat_exposures
 from src.nuisance import (
     Errors,
@@ -97,9 +97,9 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     flat = flat_exposures(regression.panel, regression.share_of)
     notes += [*flat.values(), *absorbed_exposures(cross, evidence, regression, flat)]
     nuisance = estimate(regression, errors, s)
-    if "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0:
-        regression = with_log_scale(regression, nuisance.log_scale)
     if not errors.plain:
+        apart = "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0
+        regression = with_traits(regression, nuisance.log_scale if apart else None, nuisance.onset)
         whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))

@@ -50,6 +50,8 @@ class Regression:
         Unit of each covariate in `matrix`; 1 where it does not vary, so that its column is zero.
     surface : Surface, optional
         Of the exposure whose kernel is learned.
+    onset : float
+        Share of the differences in effect between levels and units that is there in the adoption period.
     """
 
     panel: Panel
@@ -61,6 +63,7 @@ class Regression:
     exposure_step: np.ndarray
     covariate_sd: np.ndarray
     surface: Surface | None = None
+    onset: float = 1.0
 
     @property
     def exposures(self) -> tuple[str, ...]:
@@ -74,7 +77,11 @@ class Regression:
 
 
 def build_design(
-    panel: Panel, shares: dict[str, np.ndarray], units: bool = False, log_scale: np.ndarray | None = None
+    panel: Panel,
+    shares: dict[str, np.ndarray],
+    units: bool = False,
+    log_scale: np.ndarray | None = None,
+    onset: float = 1.0,
 ) -> tuple[Regression, list[str]]:
     """Columns for every term that the panel can carry; a level exists only where a treated row has it.
 
@@ -88,6 +95,8 @@ def build_design(
         Give every adopter an effect of its own.
     log_scale : array, shape (unit,), optional
         Log error scale of the units, on which effects may depend, in the adoption period and after it.
+    onset : float
+        What columns of groups, interactions and units have in the adoption period, instead of 1.
 
     Returns
     -------
@@ -107,9 +116,12 @@ def build_design(
         blocks[name] = Block(name, dim, levels, start, predictor)
         pieces.append(columns)
 
-    def add_treated(name: str, dim: str, labels: np.ndarray, rows: np.ndarray, predictor: dict | None = None) -> None:
+    def add_treated(
+        name: str, dim: str, labels: np.ndarray, rows: np.ndarray, predictor: dict | None = None, ramps: bool = False
+    ) -> None:
         levels, code = in_order(labels)
-        indicator = sp.csr_array((np.ones(len(rows)), (treated[rows], code)), shape=(len(panel.unit), len(levels)))
+        value = np.where(ramps & (event_time[rows] == 0), onset, 1.0)
+        indicator = sp.csr_array((value, (treated[rows], code)), shape=(len(panel.unit), len(levels)))
         slope = None
         if predictor is not None:
             z = np.array([predictor[level] for level in levels], dtype=float)
@@ -127,14 +139,14 @@ def build_design(
     add_treated("cohort", "cohort", cohort, every)
     add_treated("cell", "cell", cell_labels(cohort, panel.time[treated]), every)
     for name in panel.groups:
-        add_treated(name, name, labels[name], every, predictors.get(name))
+        add_treated(name, name, labels[name], every, predictors.get(name), ramps=True)
     for a, b in combinations(panel.groups, 2):
-        add_treated(f"{a}:{b}", f"{a}:{b}", joint_labels(labels[a], labels[b]), every)
+        add_treated(f"{a}:{b}", f"{a}:{b}", joint_labels(labels[a], labels[b]), every, ramps=True)
     if panel.groups:
         finest = np.array(reduce(joint_labels, labels.values()))
         add_treated("group_cell", "group_cell", finest, every)
     if units:
-        add_treated("unit", "unit", panel.units[panel.unit[treated]], every)
+        add_treated("unit", "unit", panel.units[panel.unit[treated]], every, ramps=True)
     later = np.flatnonzero(event_time >= 1)
     if 0 < len(later) < len(treated):
         for name in panel.groups:
@@ -182,7 +194,7 @@ def build_design(
     rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface), notes
+    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface, onset), notes
 
 
 def by_level(panel: Panel, group: str, value: np.ndarray) -> tuple[tuple[str, ...], sp.csr_array]:
@@ -240,9 +252,12 @@ def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
     return (value - np.mean(value[among])) / sd if sd > 1e-9 else np.zeros_like(value)
 
 
-def with_log_scale(regression: Regression, log_scale: np.ndarray) -> Regression:
-    """The regression whose effects may depend on the log error scale of the units, shape (unit,)."""
-    return build_design(regression.panel, regression.share_of, units=True, log_scale=log_scale)[0]
+def with_traits(regression: Regression, log_scale: np.ndarray | None, onset: float) -> Regression:
+    """The regression whose effects may depend on the log error scale of the units, shape (unit,), and that has `onset`
+    of the differences between levels and units in the adoption period.
+    """
+    units = "unit" in regression.design.blocks
+    return build_design(regression.panel, regression.share_of, units, log_scale, onset)[0]
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:

@@ -15,7 +15,9 @@
 
    q_i = tr(M_i E_i), l_i = -(log|R_i| + log 1'R_i^-1 1) / 2, p_i = rows - 1: restricted likelihood in kind, because
    the profile estimate of rho is biased by about -(1 + rho)/T;
-3. updates each shock's phi by its expected likelihood, over-relaxed because that creeps where shocks are seen dimly,
+3. regresses on what differences between levels and units amount to in the adoption period, for their share m that is
+   there already: effects ramp up, and differences that are read off the jump at adoption would come out too small;
+4. updates each shock's phi by its expected likelihood, over-relaxed because that creeps where shocks are seen dimly,
    and its variance by MacKay's fixed point, sd^2 = sum u'Q^-1 u / (cells - tr(Q^-1 Cov u) / sd^2 - 3), the 3 turning
    the mode into the mean under a flat prior.
 
@@ -53,6 +55,7 @@ ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
 MOST_RHO = 0.98
 LEAST_PHI, MOST_PHI = -0.5, 0.95
 STRIDE = 1.7  # a step in phi goes further by this factor; below 2, so that the fixed point stays the same and stable
+ONSET, MOST_ONSET = 0.5, 2.0
 NU = (1.0, 200.0)
 LEAST_UNITS = 10  # ever- or never-treated units that can tell a scale of their own
 LEAST_SD = 1e-3
@@ -132,6 +135,8 @@ class Nuisance:
     shocks : dict of str to Shock
     spreads : dict of str to float
         Prior SD of the coefficients of each block of the design.
+    onset : float
+        Share of the differences in effect between levels and units that is there in the adoption period.
     passes : int
     settled : bool
     """
@@ -144,6 +149,7 @@ class Nuisance:
     log_scale: np.ndarray
     shocks: dict[str, Shock]
     spreads: dict[str, float]
+    onset: float = 1.0
     passes: int = 0
     settled: bool = True
 
@@ -156,6 +162,7 @@ class Nuisance:
             "scale_never": self.never * s,
             "scale_ever": self.ever * s,
             "shocks": shocks,
+            "onset": self.onset,
             "passes": self.passes,
             "settled": self.settled,
         }
@@ -192,7 +199,7 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
     for done in range(1, PASSES + 1):
         before = now
         coefficients = solve(work, now)
-        now = update_units(work, coefficients, now, errors)
+        now = replace(update_units(work, coefficients, now, errors), onset=update_onset(work, coefficients, now))
         now = update_spreads(work, coefficients, update_shocks(work, coefficients, now))
         moved = distance(before, now)
         if moved < SETTLED and done > 2:
@@ -211,6 +218,7 @@ def distance(a: Nuisance, b: Nuisance) -> float:
         changes += [shock.sd - a.shocks[name].sd, 0.2 * (shock.phi - a.shocks[name].phi)]
     if np.isfinite(b.nu):
         changes.append(0.2 * np.log(b.nu / a.nu))
+    changes.append(0.1 * (b.onset - a.onset))
     return float(np.max(np.abs(changes)))
 
 
@@ -223,6 +231,8 @@ class Workspace:
     panel : Panel
     columns : sparse array, shape (row, column)
         Shocks (the classification with most levels first), then effects, exposures, covariates and periods.
+    first : sparse array, shape (row, column)
+        Those of the differences between levels and units, in the adoption period alone.
     outcome : array, shape (row,)
         Less its mean within the unit.
     shocks : dict of str to Shock
@@ -243,6 +253,7 @@ class Workspace:
 
     panel: Panel
     columns: sp.csr_array
+    first: sp.csr_array
     outcome: np.ndarray
     shocks: dict[str, Shock]
     gaps: np.ndarray
@@ -261,15 +272,22 @@ class Workspace:
         pieces = [shock_columns(panel, shock) for shock in shocks.values()]
         columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(names)]], format="csr"))
         ends = np.cumsum([sum(piece.shape[1] for piece in pieces), *(design.blocks[name].size for name in names)])
+        blocks = {name: slice(a, b) for name, a, b in zip(names, ends[:-1].tolist(), ends[1:].tolist(), strict=True)}
+        ramping = np.zeros(columns.shape[1])
+        for name in (*design.groups, *design.interactions, "unit"):
+            if name in blocks:
+                ramping[blocks[name]] = 1.0
+        onset = sp.diags_array((panel.event_time == 0).astype(float))
         adopters = np.isin(np.arange(len(panel.units)), panel.unit[panel.treated])
         enough = min(adopters.sum(), (~adopters).sum()) >= LEAST_UNITS
         return cls(
             panel,
             columns,
+            sp.csr_array(onset @ columns @ sp.diags_array(ramping)),
             centred_within(panel.outcome, panel.unit) / s,
             shocks,
             np.diff(panel.periods),
-            {name: slice(a, b) for name, a, b in zip(names, ends[:-1].tolist(), ends[1:].tolist(), strict=True)},
+            blocks,
             adopters & enough,
             first_rows(panel.unit),
             np.sqrt(panel.weight),
@@ -342,7 +360,8 @@ def solve(work: Workspace, now: Nuisance) -> np.ndarray:
     squares over columns are posterior second moments.
     """
     periods = len(work.gaps) + 1
-    stacked = sp.csr_array(sp.hstack([work.columns, sp.csr_array(work.outcome[:, None])], format="csr"))
+    columns = work.columns + (now.onset - 1) * work.first
+    stacked = sp.csr_array(sp.hstack([columns, sp.csr_array(work.outcome[:, None])], format="csr"))
     products = within_products(stacked, work.panel.unit, precision_of(work.panel, now))
     shocks = list(now.shocks.values())
     first = shocks[0].levels * periods if shocks else 0
@@ -421,7 +440,7 @@ def log_determinant(work: Workspace, rho: float) -> float:
 
 def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
     """Maximise the unit-level likelihood over rho, then over nu and the typical scales; renew the weights."""
-    fit = work.columns @ coefficients
+    fit = work.columns @ coefficients + (now.onset - 1) * (work.first @ coefficients)
     centre, deviation = work.outcome - fit[:, 0], fit[:, 1:]
     expected = expected_forms(work, np.column_stack([centre, deviation]))
     free = np.bincount(work.panel.unit) - 1.0
@@ -451,6 +470,28 @@ def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, error
         weight=weight,
         log_scale=-0.5 * np.log(weight),
     )
+
+
+def update_onset(work: Workspace, coefficients: np.ndarray, now: Nuisance) -> float:
+    """Share of the differences that is there in the adoption period, one over-relaxed step of expected likelihood.
+
+    With F u what all of the differences would be there and r the residual at the present share m,
+
+        m + E[(F u)'M r] / E[(F u)'M F u],    drawn towards Normal(1, ONSET^2)
+    """
+    felt = work.first @ coefficients
+    residual = -(work.columns @ coefficients) - (now.onset - 1) * felt
+    residual[:, 0] += work.outcome
+    precision = precision_of(work.panel, now)
+    ones = precision @ np.ones(len(work.outcome))
+    total = np.add.reduceat(ones, work.start)
+    pulled = (
+        precision @ felt
+        - ones[:, None] * (np.add.reduceat(ones[:, None] * felt, work.start, axis=0) / total[:, None])[work.panel.unit]
+    )
+    own, cross = float((pulled * felt).sum()), float((pulled * residual).sum())
+    better = now.onset + (cross - (now.onset - 1) / ONSET**2) / (own + 1 / ONSET**2)
+    return float(np.clip(now.onset + STRIDE * (better - now.onset), 0.0, MOST_ONSET))
 
 
 def t_likelihood(q: np.ndarray, free: np.ndarray, ever: np.ndarray, nu: float, never: float, treated: float) -> float:

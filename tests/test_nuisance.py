@@ -10,14 +10,19 @@ from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
 from src.nuisance import (
+    MOST_ONSET,
+    ONSET,
+    STRIDE,
     Errors,
     Shock,
     Workspace,
     expected_forms,
     log_determinant,
+    precision_of,
     quadratic_forms,
     shock_precision,
     t_likelihood,
+    update_onset,
     update_shock,
 )
 from src.synthetic import ar1
@@ -159,3 +164,50 @@ def test_shocks_that_are_seen_give_their_own_moments():
     found = update_shock(seen, np.ones(11, dtype=int), Shock(np.zeros(400, dtype=int), 400))
     assert found.sd == pytest.approx(0.3, rel=0.03)
     assert found.phi == pytest.approx(0.6, abs=0.03)
+
+
+def ramping(onset, units=800, periods=8, seed=0):
+    """Effects that differ between eight sectors and between firms, by `onset` of that in the adoption period."""
+    rng = np.random.default_rng(seed)
+    cohort = rng.choice([3, 4, 5, np.inf], units, p=[0.15, 0.15, 0.15, 0.55])
+    sector = rng.integers(0, 8, units)
+    effect = 1.0 * rng.standard_normal(8)[sector] + 0.5 * rng.standard_normal(units)
+    event = np.arange(1, periods + 1) - cohort[:, None]
+    outcome = rng.standard_normal((units, 1)) + 0.4 * ar1(rng.standard_normal((units, periods)), 0.5)
+    outcome += effect[:, None] * np.where(event == 0, onset, event > 0)
+    unit, time = np.repeat(np.arange(units), periods), np.tile(np.arange(1, periods + 1), units)
+    return panel_of(unit, time, cohort, outcome.ravel(), {"sector": sector})
+
+
+@pytest.mark.parametrize("onset", [0.3, 0.8, 1.0])
+def test_share_of_the_differences_in_the_adoption_period_is_recovered(onset):
+    panel = ramping(onset)
+    collapsed = collapse(build_design(panel, {}, units=True)[0], Errors("ar1", "unit"))
+    assert collapsed.nuisance.settled
+    assert collapsed.nuisance.onset == pytest.approx(onset, abs=0.07)
+    assert collapsed.regression.onset == collapsed.nuisance.onset
+    first = panel.event_time == 0
+    column = collapsed.regression.design.blocks["unit"].columns
+    np.testing.assert_allclose(collapsed.regression.matrix[first][:, column].sum(axis=1), collapsed.nuisance.onset)
+
+
+def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
+    panel = ramping(0.5, units=40)
+    regression = build_design(panel, {}, units=True)[0]
+    work = Workspace.of(regression, Errors("ar1", "unit"), 1.0)
+    now = replace(collapse(regression, Errors("ar1", "unit")).nuisance, onset=0.7)
+    coefficients = np.random.default_rng(1).normal(size=(work.columns.shape[1], 4))
+    precision = precision_of(panel, now).toarray()
+    felt = work.first.toarray() @ coefficients
+    residual = -(work.columns + (0.7 - 1) * work.first).toarray() @ coefficients
+    residual[:, 0] += work.outcome
+    own = cross = 0.0
+    for i in range(40):
+        rows = np.flatnonzero(panel.unit == i)
+        p = precision[np.ix_(rows, rows)]
+        m = p - np.outer(p.sum(1), p.sum(1)) / p.sum()
+        own += np.trace(felt[rows].T @ m @ felt[rows])
+        cross += np.trace(felt[rows].T @ m @ residual[rows])
+    better = (own * (0.7 + cross / own) + 1 / ONSET**2) / (own + 1 / ONSET**2)
+    expected = np.clip(0.7 + STRIDE * (better - 0.7), 0.0, MOST_ONSET)
+    assert update_onset(work, coefficients, now) == pytest.approx(expected)

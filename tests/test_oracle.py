@@ -9,7 +9,7 @@ from models import hier
 from src import estimand, sample
 from src.collapse import collapse
 from src.config import GeneratorConfig
-from src.design import build_design, with_log_scale
+from src.design import build_design, with_traits
 from src.exposure import row_shares
 from src.generate import draw
 from src.nuisance import Errors
@@ -36,9 +36,7 @@ def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
         tree = sample.draw_posterior(model, draws=1500, tune=500, target_accept=0.9, seed=seed)
         theta = tree["posterior"]["theta"]
 
-        full = explicit.build(
-            with_log_scale(collapsed.regression, collapsed.nuisance.log_scale), errors, collapsed.s, WEAK
-        )
+        full = explicit.build(collapsed.regression, collapsed.nuisance.log_scale, errors, collapsed.s, WEAK)
         compiled = nutpie.compile_pymc_model(full, freeze_model=True)
         drawn = nutpie.sample(
             compiled, draws=1000, tune=600, chains=4, cores=2, seed=1, target_accept=0.85, progress_bar=False
@@ -46,7 +44,8 @@ def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
         other = xr.DataArray(
             drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
         )
-        plugged, sampled = (table(collapsed, t * collapsed.s) for t in (theta, other))
+        plugged = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
+        sampled = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
         shifts.append((plugged["mean"] - sampled["mean"]) / sampled["sd"])
         ratios.append(plugged["sd"] / sampled["sd"])
         for key in [
@@ -65,8 +64,13 @@ def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
     assert np.mean([ratio[att] for ratio in ratios]) == pytest.approx(1.0, abs=0.1)
 
 
-def table(collapsed, theta):
-    found = estimand.averages(collapsed.regression, collapsed.evidence, terms(theta))
-    draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
+def table(collapsed, theta, onset):
+    """Estimands at the share of differences that is there in the adoption period, a number or one a draw."""
+    labels, log_scale = collapsed.regression.design.all_labels, collapsed.nuisance.log_scale
+    ends = []
+    for share in (0.0, 1.0):
+        found = estimand.averages(with_traits(collapsed.regression, log_scale, share), collapsed.evidence, terms(theta))
+        ends.append(estimand.draw_estimands(theta, labels, found))
+    draws = ends[0] + onset * (ends[1] - ends[0])
     rows = estimand.table(draws, found, 0.9, is_log=False).fillna({"group": "", "level": ""})
     return rows.set_index(["estimand", "group", "level"])

@@ -4,8 +4,9 @@
     eps_i ~ AR(1) of correlation rho at calendar distance, SD scale_i;  scale_i^-2 ~ Gamma(nu/2, nu s0/2)
     u_k ~ AR(1) of correlation phi, SD sd
 
-with rho, nu, s0 (of ever- and never-treated units), sd, phi, scale_i, alpha_i and all shocks sampled. Thousands of
-parameters: an oracle for a few hundred units, outcome in units of s.
+with rho, nu, s0 (of ever- and never-treated units), sd, phi, scale_i, alpha_i, all shocks and the share m of the
+differences between levels and units that is there in the adoption period sampled. Thousands of parameters: an oracle
+for a few hundred units, outcome in units of s.
 """
 
 import numpy as np
@@ -13,10 +14,12 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from models import hier, likelihoods, spillovers
-from src.nuisance import Errors, shocks_of
+from src.design import with_traits
+from src.nuisance import MOST_ONSET, ONSET, Errors, shocks_of
 
 
-def build(regression, errors: Errors, s: float, priors, **options) -> pm.Model:
+def build(regression, log_scale, errors: Errors, s: float, priors, **options) -> pm.Model:
+    without, regression = (with_traits(regression, log_scale, onset) for onset in (0.0, 1.0))
     panel, design = regression.panel, regression.design
     units, periods = len(panel.units), panel.periods
     time = np.searchsorted(periods, panel.time)
@@ -29,15 +32,17 @@ def build(regression, errors: Errors, s: float, priors, **options) -> pm.Model:
     with pm.Model(coords=likelihoods.coords(design)) as model:
         terms = hier.effects_of(design, priors, **options) | spillovers.slopes(design, priors)
         names = tuple(terms)
-        columns = regression.matrix[:, design.columns(names)]
+        columns, later = (x.matrix[:, design.columns(names)] for x in (regression, without))
         rows = np.flatnonzero(np.diff(columns.indptr))
+        m = pm.TruncatedNormal("onset", 1.0, ONSET, lower=0.0, upper=MOST_ONSET)
         theta = pt.concatenate([pt.atleast_1d(term) for term in terms.values()])
         pm.Deterministic("theta", theta)
         nuisance = tuple(name for name in ("time", "covariate") if name in design.blocks)
         flat = pm.Normal("flat", 0, 30, shape=len(design.columns(nuisance)))
         alpha = pm.Normal("alpha", 0, 30, shape=units)
         fit = alpha[panel.unit] + pt.dot(regression.matrix[:, design.columns(nuisance)].toarray(), flat)
-        fit = pt.inc_subtensor(fit[rows], pt.dot(columns[rows].toarray(), theta))
+        differences = m * pt.dot((columns - later)[rows].toarray(), theta)
+        fit = pt.inc_subtensor(fit[rows], pt.dot(later[rows].toarray(), theta) + differences)
         for name, shock in shocks_of(panel, errors.shocks).items():
             sd, phi = pm.HalfNormal(f"sd_shock_{name}", 1), pm.Uniform(f"phi_{name}", -0.5, 0.95)
             raw = pm.Normal(f"shock_{name}", shape=(shock.levels, len(periods)))
