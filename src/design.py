@@ -3,7 +3,7 @@
     y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference
            + (1 - D_it) f_it + eps_it
 
-    tau_it = mu + path_e + cohort_g + cell_gt + sum of group terms + unit_i
+    tau_it = mu + path_e + cohort_g + cell_gt + m_e (sum of group terms + unit_i),    m_0 = onset, else m_e = 1
 
 `Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
 independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference). `f` is there
