@@ -39,9 +39,9 @@ def composed_study(*overrides: str) -> RecoverConfig:
 )
 def test_every_yaml_composes(group, option):
     more = FILE if option == "csv" else []
-    if group != "generator":
+    if group not in ("generator", "study"):
         assert isinstance(composed(f"{group}={option}", *more), Config)
-    if group in ("generator", "likelihood", "prior", "sampler"):
+    if group in ("generator", "study", "likelihood", "prior", "sampler"):
         assert isinstance(composed_study(f"{group}={option}"), RecoverConfig)
 
 
