@@ -67,7 +67,7 @@ def own_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]
     rows = np.flatnonzero(panel.treated)
     event_time = panel.event_time[rows].astype(int)
     cohort = panel.row_cohort[rows].astype(int)
-    labels = {name: np.array(f.levels)[f.code][panel.unit[rows]] for name, f in panel.groups.items()}
+    labels = {name: panel.row_labels(factor)[rows] for name, factor in panel.groups.items()}
 
     def averaged(estimand: str, group: str, label: np.ndarray) -> Iterator[Average]:
         return subset_averages(regression, estimand, group, label, spoken)

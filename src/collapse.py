@@ -99,7 +99,8 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     nuisance = estimate(regression, errors, s)
     if not errors.plain:
         apart = "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0
-        regression = with_traits(regression, nuisance.log_scale if apart else None, nuisance.onset)
+        if apart or nuisance.onset != 1:
+            regression = with_traits(regression, nuisance.log_scale if apart else None, nuisance.onset)
         whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))

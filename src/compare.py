@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from src.frequentist import COLUMNS, ESTIMATORS, estimate
+from src.estimators import ESTIMATORS, estimate
+from src.frequentist import COLUMNS
 from src.panel import Panel, count
 
 KEYS = ["estimand", "group", "level"]
@@ -38,7 +39,7 @@ def compare(
     prob : float
         Mass of the intervals of the classical estimators.
     names : iterable of str
-        Keys of `src.frequentist.ESTIMATORS`.
+        Keys of `src.estimators.ESTIMATORS`.
 
     Returns
     -------

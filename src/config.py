@@ -17,7 +17,7 @@ ESTIMATORS = (
     "etwfe",
     "etwfe_groups",
     "rings",
-)  # keys of src.frequentist.ESTIMATORS, which is slow to import
+)  # keys of src.estimators.ESTIMATORS, which is slow to import
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 

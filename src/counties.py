@@ -29,7 +29,8 @@ from src.config import CountiesConfig, DataConfig, ExposureConfig
 from src.contiguity import counties
 from src.coverage import EXPLAINED
 from src.encode import encode
-from src.frequentist import COLUMNS, Estimator
+from src.estimators import Estimator
+from src.frequentist import COLUMNS
 from src.panel import Panel, PanelError
 from src.synthetic import sha256_of
 from src.ties import kilometres, on_sphere
@@ -55,6 +56,13 @@ def miles() -> np.ndarray:
     points = on_sphere(*centroids())
     apart = np.sqrt(np.maximum(2 - 2 * points @ points.T, 0))
     return kilometres(apart) / KILOMETRES
+
+
+def miles_to(adopters: np.ndarray) -> np.ndarray:
+    """Miles from every county to every adopter, shape (county, adopter); inf from an adopter to itself."""
+    apart = miles()[:, adopters]
+    apart[adopters, np.arange(len(adopters))] = np.inf
+    return apart
 
 
 def draw(world: CountiesConfig, design_seed: int, outcome_seed: int) -> Panel:
@@ -119,10 +127,9 @@ def check_world(world: CountiesConfig) -> None:
 def spillover(world: CountiesConfig, adopters: np.ndarray) -> np.ndarray:
     """What every county would receive as an untreated one, shape (county,); zero on adopters' own account."""
     near, far = world.within
-    apart = miles()[:, adopters]
+    apart = miles_to(adopters)
     inside = (apart > near) & (apart <= far)
-    inside[adopters, np.arange(len(adopters))] = False
-    kernel = np.where(inside, np.exp(-world.decay * apart), 0.0)
+    kernel = inside * np.exp(-world.decay * np.where(inside, apart, 0.0))
     felt = kernel.max(axis=1) if world.law == "nearest" else kernel.sum(axis=1)
     untreated = felt.copy()
     untreated[adopters] = 0.0
@@ -150,7 +157,7 @@ def oracle(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Da
     """Two-way fixed effects that are told the true spillover."""
     assert panel.truth is not None
     assert panel.truth.spill is not None
-    return regression(panel, "oracle", last_rows(panel, panel.truth.spill)[:, None], prob)
+    return regression(panel, "oracle", panel.truth.spill[panel.time == panel.periods[-1], None], prob)
 
 
 def near_rings(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -171,17 +178,9 @@ ESTIMATORS: dict[str, Estimator] = {"oracle": oracle, "near_rings": near_rings, 
 
 
 def to_adopters(panel: Panel) -> np.ndarray:
-    """Miles from every county to every adopter, shape (county, adopter); inf from an adopter to itself."""
+    """`miles_to` in the order of the panel's units, shape (unit, adopter)."""
     position = panel.units.astype(int)
-    adopters = np.flatnonzero(np.isfinite(panel.cohort))
-    apart = miles()[np.ix_(position, position[adopters])].copy()
-    apart[adopters, np.arange(len(adopters))] = np.inf
-    return apart
-
-
-def last_rows(panel: Panel, value: np.ndarray) -> np.ndarray:
-    """The value in the last row of each unit, shape (unit,)."""
-    return value[np.r_[np.flatnonzero(np.diff(panel.unit)), len(panel.unit) - 1]]
+    return miles_to(position[np.isfinite(panel.cohort)])[position]
 
 
 def regression(panel: Panel, name: str, spill: np.ndarray, prob: float) -> pd.DataFrame:

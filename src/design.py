@@ -76,13 +76,7 @@ class Regression:
         return dict(zip(self.exposures, self.shares.T, strict=True))
 
 
-def build_design(
-    panel: Panel,
-    shares: dict[str, np.ndarray],
-    units: bool = False,
-    log_scale: np.ndarray | None = None,
-    onset: float = 1.0,
-) -> tuple[Regression, list[str]]:
+def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = False) -> tuple[Regression, list[str]]:
     """Columns for every term that the panel can carry; a level exists only where a treated row has it.
 
     Parameters
@@ -93,10 +87,6 @@ def build_design(
         untreated: its column is zero.
     units : bool
         Give every adopter an effect of its own.
-    log_scale : array, shape (unit,), optional
-        Log error scale of the units, on which effects may depend, in the adoption period and after it.
-    onset : float
-        What columns of groups, interactions and units have in the adoption period, instead of 1.
 
     Returns
     -------
@@ -104,10 +94,36 @@ def build_design(
     notes : list of str
         What was left out, one line each.
     """
-    treated = np.flatnonzero(panel.treated)
     notes = [f"exposure {name} is zero in every row and is left out" for name, s in shares.items() if not s.any()]
-    surface = surface_of(panel)
     shares = {name: s for name, s in shares.items() if s.any() and name != learned_exposure(panel)}
+    return regression_of(panel, shares, surface_of(panel), units), notes
+
+
+def regression_of(
+    panel: Panel,
+    shares: dict[str, np.ndarray],
+    surface: Surface | None,
+    units: bool,
+    log_scale: np.ndarray | None = None,
+    onset: float = 1.0,
+) -> Regression:
+    """The columns of `build_design`.
+
+    Parameters
+    ----------
+    panel : Panel
+    shares : dict of str to array, shape (row,)
+        Exposures with slopes, each of which is somewhere above zero.
+    surface : Surface, optional
+        Of the exposure whose kernel is learned.
+    units : bool
+        Give every adopter an effect of its own.
+    log_scale : array, shape (unit,), optional
+        Log error scale of the units, on which effects may depend, in the adoption period and after it.
+    onset : float
+        What columns of groups, interactions and units have in the adoption period, instead of 1.
+    """
+    treated = np.flatnonzero(panel.treated)
     pieces: list[sp.csr_array] = []
     blocks: dict[str, Block] = {}
 
@@ -131,7 +147,7 @@ def build_design(
     every = np.arange(len(treated))
     event_time = panel.event_time[treated].astype(int)
     cohort = panel.row_cohort[treated].astype(int)
-    labels = {name: np.array(f.levels)[f.code][panel.unit[treated]] for name, f in panel.groups.items()}
+    labels = {name: panel.row_labels(factor)[treated] for name, factor in panel.groups.items()}
     predictors = {name: dict(zip(panel.groups[name].levels, z, strict=True)) for name, z in panel.predictors.items()}
 
     add_treated("mu", "", np.zeros(len(treated), dtype=int), every)
@@ -194,7 +210,7 @@ def build_design(
     rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface, onset), notes
+    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface, onset)
 
 
 def by_level(panel: Panel, group: str, value: np.ndarray) -> tuple[tuple[str, ...], sp.csr_array]:
@@ -213,7 +229,7 @@ def level_periods(panel: Panel) -> tuple[tuple[str, ...], sp.csr_array]:
     labels, pieces = [], []
     later = np.flatnonzero(panel.time > panel.time.min())
     for name, factor in panel.fixed.items():
-        level = np.array(factor.levels)[factor.code][panel.unit[later]]
+        level = panel.row_labels(factor)[later]
         names, code = np.unique(cell_labels_of(level, panel.time[later]), return_inverse=True)
         labels += [f"{name}:{label}" for label in names]
         shape = (len(panel.unit), len(names))
@@ -257,7 +273,7 @@ def with_traits(regression: Regression, log_scale: np.ndarray | None, onset: flo
     of the differences between levels and units in the adoption period.
     """
     units = "unit" in regression.design.blocks
-    return build_design(regression.panel, regression.share_of, units, log_scale, onset)[0]
+    return regression_of(regression.panel, regression.share_of, regression.surface, units, log_scale, onset)
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:
@@ -266,4 +282,4 @@ def without_covariates(regression: Regression, dropped: list[str]) -> Regression
     keep = [j for j, name in enumerate(panel.covariate_names) if name not in dropped]
     names = tuple(panel.covariate_names[j] for j in keep)
     smaller = replace(panel, covariates=panel.covariates[:, keep], covariate_names=names)
-    return build_design(smaller, regression.share_of, "unit" in regression.design.blocks)[0]
+    return regression_of(smaller, regression.share_of, regression.surface, "unit" in regression.design.blocks)

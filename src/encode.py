@@ -207,7 +207,8 @@ def mapping_of(
     """
     adopts = np.isfinite(cohort)
     size = member[entry.size] if entry.size else None
-    form = entry.form or ("additive" if entry.ring or entry.kernel else "share")
+    learned = entry.kernel == "learned"
+    form = "learned" if learned else entry.form or ("additive" if entry.ring or entry.kernel else "share")
     counts = np.ones(len(units)) if size is None else size
     try:
         if entry.share:
@@ -226,13 +227,12 @@ def mapping_of(
             to_adopters = sp.csr_array(ties @ sp.diags_array(adopts.astype(float)))
             return Mapping(None, to_adopters, total, form=form, lag=entry.lag)
         latitude, longitude = member[entry.latitude or ""], member[entry.longitude or ""]
+        cutoff, edges = float(entry.cutoff or np.nan), tuple(entry.ring or ())
         if entry.neighbours:
             ties, total = neighbour_ties(latitude, longitude, adopts, entry.neighbours, counts)
-        elif entry.kernel == "learned":
-            cutoff = float(entry.cutoff or np.nan)
+        elif learned:
             ties, total = distance_ties(latitude, longitude, adopts, distance, cutoff, counts)
-            places, edges = np.column_stack([latitude, longitude]), tuple((cutoff * np.arange(6) / 5).tolist())
-            return Mapping(None, ties, total, None, "learned", entry.lag, cutoff, places, edges)
+            edges = tuple((cutoff * np.arange(6) / 5).tolist())
         elif entry.ring:
             near, far = entry.ring
             ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)
@@ -241,7 +241,7 @@ def mapping_of(
             reach = entry.cutoff or REACH[kernel] * scale
             ties, total = distance_ties(latitude, longitude, adopts, lambda d: FADING[kernel](d, scale), reach, counts)
         places = np.column_stack([latitude, longitude])
-        return Mapping(None, ties, total, form=form, lag=entry.lag, places=places, edges=tuple(entry.ring or ()))
+        return Mapping(None, ties, total, None, form, entry.lag, cutoff, places, edges)
     except PanelError as error:
         raise PanelError(f"data.exposures.{name}: {error}") from None
 

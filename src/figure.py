@@ -273,24 +273,32 @@ def event_study(results: Results) -> Figure | None:
     twins = results.twins(rows, "etwfe")
     at = rows["at"].to_numpy()
     limits = sensible_limits(rows, twins)
-    figure = Figure(figsize=(WIDTH, 4.6))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    figure, upper, lower = above_units(at, rows["n_units"], 0.6, limits)
     offset = 0.13 if twins["estimate"].notna().any() else 0.0
     clipped = intervals(upper, at - offset, rows, limits, MODEL, model_label(results), vertical=True)
     clipped |= intervals(upper, at + offset, twins, limits, CLASSICAL, "extended TWFE (etwfe)", "s", vertical=True)
     upper.plot(at, rows["truth"], "D", color=TRUTH, markersize=4.5, label=truth_label(rows), zorder=4)
-    upper.axhline(0, color="black", linewidth=0.8)
-    upper.set_ylim(*limits)
     pad = max(0.6, 0.5 * (FEW_PERIODS - len(at)))  # a few bars do not fill the page
     upper.set_xlim(at.min() - pad, at.max() + pad)
     upper.set_ylabel(f"effect of own adoption,\n{results.unit}")
-    lower.bar(at, rows["n_units"], width=0.6, color="#b9c2d6")
-    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     lower.xaxis.set_major_locator(FixedLocator(at.tolist()) if len(at) <= 20 else MaxNLocator(20, integer=True))
-    lower.set_ylabel("units\nobserved")
     lower.set_xlabel("periods since adoption (0: first treated period)")
     spills = " The model is at zero exposure; etwfe leaves spillovers out." if len(results.of("spill_per_pp")) else ""
     return finish(figure, [upper], "How did the effect unfold after adoption?", source(results, clipped) + spills)
+
+
+def above_units(
+    at: np.ndarray, units: pd.Series, width: float, limits: tuple[float, float]
+) -> tuple[Figure, Axes, Axes]:
+    """An empty axis about zero for effects, over bars of how many units are behind each; the bars `width` wide."""
+    figure = Figure(figsize=(WIDTH, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.axhline(0, color="black", linewidth=0.8)
+    upper.set_ylim(*limits)
+    lower.bar(at, units, width=width, color="#b9c2d6")
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    lower.set_ylabel("units\nobserved")
+    return figure, upper, lower
 
 
 def spillovers(results: Results) -> Figure | None:
@@ -328,16 +336,10 @@ def distances(results: Results) -> Figure | None:
         return None
     at = rows["level"].str.removesuffix(" km").astype(float).to_numpy()
     limits = sensible_limits(rows)
-    figure = Figure(figsize=(WIDTH, 4.6))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    figure, upper, lower = above_units(at, rows["n_units"], 0.7 * float(np.diff(at).min(initial=2 * at[0])), limits)
     clipped = intervals(upper, at, rows, limits, MODEL, model_label(results), vertical=True)
-    upper.axhline(0, color="black", linewidth=0.8)
-    upper.set_ylim(*limits)
     upper.set_ylabel(f"effect on an untreated unit,\n{results.unit}")
-    lower.bar(at, rows["n_units"], width=0.7 * np.diff(at).min(initial=2 * at[0]), color="#b9c2d6")
-    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     lower.set_xlim(0, None)
-    lower.set_ylabel("units\nobserved")
     lower.set_xlabel("kilometres to the one adopter in reach")
     return finish(figure, [upper], "How far does adoption reach?", source(results, clipped))
 

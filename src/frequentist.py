@@ -2,7 +2,7 @@
 
     Panel ──regress──▶ Fit ──combine──▶ Effect ──tabulate──▶ DataFrame, one tidy row a number
 
-An estimator is a function `(panel, exposures, prob) -> DataFrame`; a new one is a function and a line in `ESTIMATORS`.
+An estimator is a function `(panel, exposures, prob) -> DataFrame`; src.estimators lists them.
 Standard errors are clustered by unit (CRV1), those of averages follow from the covariance of the coefficients by the
 delta method, and intervals use Student's t with (units - 1) degrees of freedom. Like the model's, an average counts
 treated rows (times sampling weights), and `n_obs` is the number of rows that the estimand averages over.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -22,7 +21,7 @@ from scipy.special import stdtrit
 
 from src.design import cell_labels, joint_labels
 from src.exposure import flat_exposures, step_of
-from src.panel import Panel, PanelError
+from src.panel import Panel
 
 COLUMNS = [
     *("estimand", "group", "level", "scale", "estimator", "estimate", "se", "low", "high", "prob", "n_obs", "note")
@@ -242,76 +241,6 @@ def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
     return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures).removeprefix("; "))
 
 
-def rings(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
-    """Two-stage difference-in-differences by distance rings: see `src.rings.rings`.
-
-    Parameters
-    ----------
-    panel : Panel
-    exposures : dict of str to array, shape (row,)
-    prob : float
-        Mass of the intervals.
-
-    Returns
-    -------
-    DataFrame
-        `total_treated`, `spill_control`, `overall`, `spill_per_pp`, as far as they are the model's.
-    """
-    from src.rings import rings as by_distance  # which is built on this module
-
-    return by_distance(panel, exposures, prob)
-
-
-Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
-ESTIMATORS: dict[str, Estimator] = {
-    "twfe": twfe,
-    "twfe_exposures": twfe_exposures,
-    "etwfe": etwfe,
-    "etwfe_groups": etwfe_groups,
-    "rings": rings,
-}
-
-
-def estimate(
-    panel: Panel,
-    exposures: dict[str, np.ndarray],
-    prob: float,
-    names: Iterable[str],
-    known: Mapping[str, Estimator] | None = None,
-) -> pd.DataFrame:
-    """Rows of the named estimators; one that cannot run says why in its note and the others go on.
-
-    Parameters
-    ----------
-    panel : Panel
-    exposures : dict of str to array, shape (row,)
-    prob : float
-        Mass of the intervals.
-    names : iterable of str
-        Keys of `known`.
-    known : dict of str to callable, optional
-        `ESTIMATORS` where not given.
-
-    Raises
-    ------
-    PanelError
-        A name is unknown.
-    """
-    names, known = list(names), ESTIMATORS if known is None else known
-    if unknown := [name for name in names if name not in known]:
-        raise PanelError(f"unknown estimators {unknown}: choose from {list(known)}")
-    tables = []
-    for name in names:
-        try:
-            tables.append(known[name](panel, exposures, prob))
-        except Exception as error:
-            reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
-            absent = Effect("att", None, None, np.nan, np.nan, (panel.treated,), reason)
-            tables.append(tabulate(panel, [absent], name, prob).head(1))
-    rows = [row for table in tables for row in table.to_dict("records")]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
 def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
     """Regression of the outcome on `columns` and covariates with unit and period effects, weighted by `panel.weight`.
 
@@ -471,7 +400,7 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
 
 def group_labels(panel: Panel) -> dict[str, np.ndarray]:
     """Level of every group in each row, shape (row,)."""
-    return {name: np.array(factor.levels)[factor.code][panel.unit] for name, factor in panel.groups.items()}
+    return {name: panel.row_labels(factor) for name, factor in panel.groups.items()}
 
 
 def treated_levels(panel: Panel, label: np.ndarray) -> dict[str, np.ndarray]:

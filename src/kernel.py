@@ -7,9 +7,9 @@ What others' adoption does to an untreated unit i in period t is
     E_it = (sum over adopters j of k(d_ij)^(1/a))^a,    k(d) = exp(-rho d / cutoff) 1{d <= reach cutoff}
 
 with N(r) adopters within r, so that a -> 0 is the nearest adopter and a = 1 the sum; a, rho and reach are on a small
-grid. The steps any_r and
-number_r over twenty distances r up to the cutoff say what no kernel of the grid does: each set is absent, Normal at all
-distances, or Normal at every fourth. A choice of (a, rho, reach) and of both sets is a *description*:
+grid. The steps any_r and number_r over twenty distances r up to the cutoff say what no kernel of the grid does: each
+set is absent, Normal at all distances, or Normal at every fourth. A choice of (a, rho, reach) and of both sets is a
+*description*:
 
     p(y | theta) = sum over descriptions h of p(h) integral p(y | theta, f) p(f | h) df
 
@@ -103,7 +103,7 @@ class Surface:
         d = np.asarray(distance, dtype=float)
         ring = ring_of(d, self.cutoff)
         number = (ring[:, None] == np.arange(STEPS)).astype(float)
-        sums = {kernel: kernel_of(d / self.cutoff, *kernel) for kernel in KERNELS}
+        sums = {(a, rho, reach): kernel_of(d / self.cutoff, rho, reach) for a, rho, reach in KERNELS}
         return columns_of(d / self.cutoff, number, sums) / self.units
 
 
@@ -155,7 +155,7 @@ def raw_columns(panel: Panel, name: str) -> sp.csr_array:
         np.minimum.at(near, i[new], d[new])
         np.add.at(number, (i[new], ring[new]), 1.0)
         for (a, rho, reach), total in sums.items():
-            total += np.bincount(i[new], kernel_of(d[new], 1.0, rho / a, reach), units)
+            total += np.bincount(i[new], kernel_of(d[new], rho / a, reach), units)
         here = np.flatnonzero(period == t)
         member = roster.position[panel.unit[here]]
         reached = np.isfinite(near[member])
@@ -169,8 +169,8 @@ def raw_columns(panel: Panel, name: str) -> sp.csr_array:
     return sp.csr_array(back @ stacked)
 
 
-def kernel_of(d: np.ndarray, a: float, rho: float, reach: float) -> np.ndarray:
-    """k at a distance in cutoffs, the same for one adopter whatever `a` is."""
+def kernel_of(d: np.ndarray, rho: float, reach: float) -> np.ndarray:
+    """k at a distance in cutoffs."""
     return np.exp(-rho * d) * (d <= reach * (1 + 1e-12))
 
 
@@ -191,7 +191,7 @@ def columns_of(near: np.ndarray, number: np.ndarray, blended: dict) -> np.ndarra
     blended : dict of (a, rho, reach) to array, shape (unit,)
         E of the kernels with a > 0.
     """
-    kernels = [kernel_of(near, *kernel) if kernel[0] == 0 else blended[kernel] for kernel in KERNELS]
+    kernels = [kernel_of(near, rho, reach) if a == 0 else blended[a, rho, reach] for a, rho, reach in KERNELS]
     within = np.cumsum(number, axis=1)
     return np.column_stack([*kernels, within > 0, within])
 
@@ -206,15 +206,15 @@ class Description:
         Position of its kernel's column in the design.
     steps : array of int, shape (step,)
         Positions of its steps' columns in the design.
-    slope : tuple of (float, array of shape (theta,), float)
-        Mean at theta = 0, loss per theta, and SD of the kernel's slope given theta.
+    of_slope : Conditional
+        Of the kernel's slope given theta.
     of_steps : Conditional
         Of the steps given theta and the slopes of all kernels.
     """
 
     kernel: int
     steps: np.ndarray
-    slope: tuple[float, np.ndarray, float]
+    of_slope: Conditional
     of_steps: Conditional
 
 
@@ -257,24 +257,14 @@ def learn(evidence: CrossProducts, design: Design, priors: Priors) -> Learned:
     sets = [sets_of_steps(evidence, design.columns((block,))) for block in BLOCKS[1:]]
     found: list[tuple[float, float, CrossProducts, Description]] = []
     for steps in (np.concatenate(pair) for pair in product(*sets)):
-        prior = np.eye(len(steps)) / priors.ring**2
-        rest, of_steps = eliminate(evidence, np.r_[others, kernels], steps, prior)
-        volume = np.log(np.diag(of_steps.factor)).sum() - len(steps) * np.log(priors.ring)
+        rest, of_steps, gain = integrated(evidence, np.r_[others, kernels], steps, priors.ring)
         for position, kernel in enumerate(kernels, start=len(others)):
             if evidence.gram[kernel, kernel] <= 0:
                 continue
-            one = rest.take(np.r_[np.arange(len(others)), position])
-            pull, precision = one.gram[-1, :-1], one.gram[-1, -1] + priors.exposure**-2
-            known = CrossProducts(
-                one.gram[:-1, :-1] - np.outer(pull, pull) / precision,
-                one.moment[:-1] - pull * one.moment[-1] / precision,
-                one.square - one.moment[-1] ** 2 / precision,
-                one.dof,
-                one.sigma_known,
-            )
-            weight = volume - 0.5 * np.log(precision * priors.exposure**2)
-            slope = (float(one.moment[-1] / precision), pull / precision, float(precision**-0.5))
-            found.append((weight, marginal(known), known, Description(int(kernel), steps, slope, of_steps)))
+            slope = np.array([position])
+            known, of_slope, more = integrated(rest, np.arange(len(others)), slope, priors.exposure)
+            description = Description(int(kernel), steps, of_slope, of_steps)
+            found.append((gain + more, marginal(known), known, description))
     weights = np.array([weight for weight, *_ in found])
     mass = weights + np.array([fit for _, fit, *_ in found])
     mass = np.exp(mass - logsumexp(mass))
@@ -290,6 +280,16 @@ def learn(evidence: CrossProducts, design: Design, priors: Priors) -> Learned:
         log_weight=weights[kept],
     )
     return Learned(chosen, tuple(found[k][3] for k in kept), float(mass[kept].sum()))
+
+
+def integrated(
+    evidence: CrossProducts, keep: np.ndarray, out: np.ndarray, sd: float
+) -> tuple[CrossProducts, Conditional, float]:
+    """`eliminate` under independent Normal(0, sd^2), with the part of the log integral that is no function of the data:
+    -log|A_oo + 1/sd^2| / 2 - log sd for each of the columns `out`.
+    """
+    rest, conditional = eliminate(evidence, keep, out, np.eye(len(out)) / sd**2)
+    return rest, conditional, float(np.log(np.diag(conditional.factor)).sum() - len(out) * np.log(sd))
 
 
 def sets_of_steps(evidence: CrossProducts, columns: np.ndarray) -> list[np.ndarray]:
@@ -363,8 +363,7 @@ def with_spillover(
     kernels = design.columns(("kernel",))
     for h, description in enumerate(learned.descriptions):
         mine = np.flatnonzero(drawn == h)
-        mean, loss, sd = description.slope
-        slope = mean - draws[mine] @ loss + spread[mine] * sd * rng.standard_normal(len(mine))
+        slope = description.of_slope.draw(draws[mine], spread[mine], rng)[:, 0]
         given = np.zeros((len(mine), draws.shape[1] + len(kernels)))
         given[:, : draws.shape[1]] = draws[mine]
         given[:, draws.shape[1] + np.flatnonzero(kernels == description.kernel)[0]] = slope

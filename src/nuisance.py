@@ -199,7 +199,9 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
     for done in range(1, PASSES + 1):
         before = now
         coefficients = solve(work, now)
-        now = replace(update_units(work, coefficients, now, errors), onset=update_onset(work, coefficients, now))
+        felt = work.first @ coefficients
+        residual = residuals(work, coefficients, felt, now.onset)
+        now = replace(update_units(work, residual, now, errors), onset=update_onset(work, residual, felt, now))
         now = update_spreads(work, coefficients, update_shocks(work, coefficients, now))
         moved = distance(before, now)
         if moved < SETTLED and done > 2:
@@ -438,11 +440,28 @@ def log_determinant(work: Workspace, rho: float) -> float:
     return float(-0.5 * (np.log(innovation).sum() + np.log(weighted_ones(work, rho)[1]).sum()))
 
 
-def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
+def residuals(work: Workspace, coefficients: np.ndarray, felt: np.ndarray, onset: float) -> np.ndarray:
+    """Residual at the mean of the coefficients, then its deviations over their draws, shape (row, 1 + draw).
+
+    Parameters
+    ----------
+    work : Workspace
+    coefficients : array, shape (column, 1 + draw)
+        From `solve`.
+    felt : array, shape (row, 1 + draw)
+        What all of the differences between levels and units would be in the adoption period.
+    onset : float
+        Share of it that is there.
+    """
+    residual = (1 - onset) * felt - work.columns @ coefficients
+    residual[:, 0] += work.outcome
+    return residual
+
+
+def update_units(work: Workspace, residual: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
     """Maximise the unit-level likelihood over rho, then over nu and the typical scales; renew the weights."""
-    fit = work.columns @ coefficients + (now.onset - 1) * (work.first @ coefficients)
-    centre, deviation = work.outcome - fit[:, 0], fit[:, 1:]
-    expected = expected_forms(work, np.column_stack([centre, deviation]))
+    centre, deviation = residual[:, 0], residual[:, 1:]
+    expected = expected_forms(work, residual)
     free = np.bincount(work.panel.unit) - 1.0
     rho = now.rho
     if errors.serial == "ar1" and (free >= 2).any():
@@ -459,7 +478,7 @@ def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, error
     s0 = np.where(work.ever, ever, never)
     weight = 1 / s0
     if np.isfinite(nu):
-        drawn = quadratic_forms(work, centre[:, None] - np.sqrt(deviation.shape[1]) * deviation, rho)
+        drawn = quadratic_forms(work, centre[:, None] + np.sqrt(deviation.shape[1]) * deviation, rho)
         weight = np.mean((nu + free)[:, None] / ((nu * s0)[:, None] + drawn), axis=1)
     return replace(
         now,
@@ -472,16 +491,13 @@ def update_units(work: Workspace, coefficients: np.ndarray, now: Nuisance, error
     )
 
 
-def update_onset(work: Workspace, coefficients: np.ndarray, now: Nuisance) -> float:
+def update_onset(work: Workspace, residual: np.ndarray, felt: np.ndarray, now: Nuisance) -> float:
     """Share of the differences that is there in the adoption period, one over-relaxed step of expected likelihood.
 
     With F u what all of the differences would be there and r the residual at the present share m,
 
         m + E[(F u)'M r] / E[(F u)'M F u],    drawn towards Normal(1, ONSET^2)
     """
-    felt = work.first @ coefficients
-    residual = -(work.columns @ coefficients) - (now.onset - 1) * felt
-    residual[:, 0] += work.outcome
     precision = precision_of(work.panel, now)
     ones = precision @ np.ones(len(work.outcome))
     total = np.add.reduceat(ones, work.start)

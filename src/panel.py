@@ -52,7 +52,7 @@ class Mapping:
     lag : int
         Periods from adoption until others are exposed to it.
     cutoff : float
-        Kilometres beyond which a learned kernel is zero.
+        Kilometres beyond which a kernel is zero, where one was given; that is where steps of a learned one end.
     by : str
         Group over whose levels the slope differs; empty where it is one.
     places : array, shape (member, 2), optional
@@ -186,6 +186,10 @@ class Panel:
     def row_cohort(self) -> np.ndarray:
         """First treated period of each row's unit, shape (row,); inf where never treated."""
         return self.cohort[self.unit]
+
+    def row_labels(self, factor: Factor) -> np.ndarray:
+        """Label of a classification in each row, shape (row,)."""
+        return np.array(factor.levels)[factor.code][self.unit]
 
     @property
     def treated(self) -> np.ndarray:

@@ -29,9 +29,9 @@ from src.config import SEEDS, Config, CountiesConfig, GeneratorConfig, PriorConf
 from src.counties import explained
 from src.coverage import EXPLAINED
 from src.design import Regression, build_design
+from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
 from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve
-from src.frequentist import ESTIMATORS, estimate
 from src.kernel import completed
 from src.panel import Panel
 from src.sample import stopwatch
@@ -39,7 +39,18 @@ from src.spillover import spillover_effects
 
 MASSES = (0.5, 0.8, 0.9, 0.95)
 # beyond those that determine a posterior
-SOURCES = ("generate", "counties", "average", "spillover", "estimand", "identify", "frequentist", "replicate")
+SOURCES = (
+    "generate",
+    "counties",
+    "average",
+    "spillover",
+    "estimand",
+    "identify",
+    "frequentist",
+    "rings",
+    "estimators",
+    "replicate",
+)
 STRIDE, MOST_DESIGNS = 100_000, 1000  # seeds of one study do not reach those of the next
 
 
@@ -55,7 +66,7 @@ class Study:
     models : dict of str to dataclass
         Options of every model that is fitted, by name.
     estimators : tuple of str
-        Keys of `src.frequentist.ESTIMATORS` or `src.counties.ESTIMATORS`.
+        Keys of `src.estimators.ESTIMATORS` or `src.counties.ESTIMATORS`.
     designs : int
         Replication r has design r modulo this.
     seed : int

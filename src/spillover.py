@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from models.inputs import BY
 from src.average import Average, extrapolation, join, subset_averages
@@ -32,7 +31,9 @@ class Received:
     Attributes
     ----------
     weights : array, shape (column,)
-        Of the mean over the rows of S'delta_control, and of f where a kernel is learned.
+        Of the mean over the rows of S'delta_control.
+    learned : array, shape (column,)
+        Of the mean of f; zero where no kernel is learned.
     more : array, shape (column,)
         Of the mean of S'difference.
     truth, truth_treated : float
@@ -40,6 +41,7 @@ class Received:
     """
 
     weights: np.ndarray
+    learned: np.ndarray
     more: np.ndarray
     truth: float
     truth_treated: float
@@ -49,7 +51,7 @@ def received(regression: Regression, share: np.ndarray) -> Received:
     """What is received on average by rows that count as `share` says, shape (row,), non-negative."""
     panel, design, surface = regression.panel, regression.design, regression.surface
     part = share / share.sum() if share.any() else share
-    weights, more = np.zeros(design.size), np.zeros(design.size)
+    weights, learned, more = np.zeros((3, design.size))
     truth = truth_treated = 0.0 if panel.truth is not None else np.nan
     if regression.exposures:
         mean = part @ regression.shares
@@ -62,10 +64,10 @@ def received(regression: Regression, share: np.ndarray) -> Received:
             truth += mean @ [panel.truth.slope_control[name] for name in regression.exposures]
             truth_treated += mean @ [panel.truth.slope_treated[name] for name in regression.exposures]
     if surface is not None:
-        weights[design.columns(BLOCKS)] = part @ surface.columns
+        learned[design.columns(BLOCKS)] = part @ surface.columns
         felt = panel.truth.spill if panel.truth is not None else None
         truth += np.nan if felt is None else part @ felt
-    return Received(weights, more, float(truth), float(truth_treated))
+    return Received(weights, learned, more, float(truth), float(truth_treated))
 
 
 def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]:
@@ -99,8 +101,8 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
     far = extrapolation(regression)
     by_treated = received(regression, panel.weight * treated)
     by_control = received(regression, panel.weight * control)
-    without = np.zeros(design.size) if surface is None else only(design.columns(BLOCKS), by_treated.weights)
-    spill = by_treated.weights - without + by_treated.more
+    spill = by_treated.weights + by_treated.more
+    to_control = by_control.weights + by_control.learned
     identified = {"given": own.identified}
     yield (
         own
@@ -111,7 +113,8 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
     yield average("total_treated", own.weights + spill, treated, total, note=own.note, **identified)
     about = "" if own.identified else own.note
     gained = total - by_treated.truth
-    yield average("switching", own.weights + spill - by_treated.weights, treated, gained, note=about, **identified)
+    switching = own.weights + by_treated.more - by_treated.learned
+    yield average("switching", switching, treated, gained, note=about, **identified)
     if surface is None:
         yield average("spill_treated", spill, treated, by_treated.truth_treated, note=far)
     else:
@@ -119,12 +122,12 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
         yield average("spill_treated", spill, treated, np.nan, note=reason, given=False)
     if control.any():
         of_places = "" if surface is None else rests_on(panel, surface.name, ~panel.treated & surface.reached)
-        yield average("spill_control", by_control.weights, control, by_control.truth, note=of_places)
+        yield average("spill_control", to_control, control, by_control.truth, note=of_places)
     everywhere = np.ones(len(panel.unit), dtype=bool)
     adopters, others = (float(panel.weight[rows].sum() / panel.weight.sum()) for rows in (treated, control))
     yield average(
         "overall",
-        adopters * (own.weights + spill) + others * by_control.weights,
+        adopters * (own.weights + spill) + others * to_control,
         everywhere,
         adopters * total + others * by_control.truth,
         note=own.note,
@@ -133,13 +136,6 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
     yield from (average(*row) for row in slopes(regression))
     if surface is not None:
         yield from (average(*row) for row in at_distances(regression))
-
-
-def only(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weights of some columns, zero elsewhere."""
-    kept = np.zeros_like(weights)
-    kept[columns] = weights[columns]
-    return kept
 
 
 def slopes(regression: Regression) -> Iterator[tuple]:
@@ -167,15 +163,9 @@ def slopes(regression: Regression) -> Iterator[tuple]:
             yield "spill_per_pp", weights, rows, value, name, level, note
         by = panel.roster.mappings[name].by
         for level in design.blocks[BY + name].levels if BY + name in design.blocks else ():
-            rows = control & (row_labels(panel, by) == level)
+            rows = control & (panel.row_labels(panel.groups[by]) == level)
             weights = to_control + unit * levels_of(regression, name, rows)
             yield "spill_by", weights, rows, truth[0], f"{name}:{by}", level, join(about, rests_on(panel, name, rows))
-
-
-def row_labels(panel: Panel, group: str) -> np.ndarray:
-    """Level of each row of a group, shape (row,)."""
-    factor = panel.groups[group]
-    return np.array(factor.levels)[factor.code][panel.unit]
 
 
 def levels_of(regression: Regression, name: str, rows: np.ndarray) -> np.ndarray:
@@ -183,7 +173,7 @@ def levels_of(regression: Regression, name: str, rows: np.ndarray) -> np.ndarray
     panel, block = regression.panel, regression.design.blocks.get(BY + name)
     shares = np.zeros(regression.design.size)
     if block is not None and rows.any():
-        level = pd.Index(block.levels).get_indexer(row_labels(panel, panel.roster.mappings[name].by)[rows])
+        level = panel.groups[panel.roster.mappings[name].by].code[panel.unit[rows]]
         shares[block.columns] = np.bincount(level, panel.weight[rows], block.size) / panel.weight[rows].sum()
     return shares
 

@@ -203,7 +203,7 @@ def test_a_sweep_finishes_its_jobs_and_exits_with_the_worst_code(monkeypatch, tm
 
 def test_estimators_are_those_that_there_are():
     from src.config import ESTIMATORS
-    from src.frequentist import ESTIMATORS as FUNCTIONS
+    from src.estimators import ESTIMATORS as FUNCTIONS
 
     assert list(FUNCTIONS) == list(ESTIMATORS)
     assert set(composed().estimators) <= set(ESTIMATORS)

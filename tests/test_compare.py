@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from src.compare import beside, compare, is_fixed, unequal_weights, with_twins
-from src.frequentist import COLUMNS, estimate
+from src.estimators import estimate
+from src.frequentist import COLUMNS
 from src.panel import Factor, Panel, Roster
 from tests.test_figure import ATT, EVERYTHING, comparison_of, table_of
 

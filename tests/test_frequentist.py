@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import config, frequentist
+from src import config, estimators, frequentist
 from src.config import DataConfig
 from src.encode import encode, load
+from src.estimators import estimate
 from src.exposure import row_shares
 from src.frequentist import (
     COLUMNS,
-    estimate,
     etwfe,
     etwfe_groups,
     etwfe_regression,
@@ -404,7 +404,7 @@ def test_weights_are_free_of_scale_and_stand_for_copies_of_units():
 def test_estimates_scale_with_the_outcome(covariates, scale, shift):
     panel = replace(simulate(covariates=covariates, weighted=False), is_log=False)
     other = replace(panel, outcome=scale * panel.outcome + shift)
-    one, two = (estimate(p, shares(p), 0.95, frequentist.ESTIMATORS) for p in (panel, other))
+    one, two = (estimate(p, shares(p), 0.95, estimators.ESTIMATORS) for p in (panel, other))
     assert list(two["note"]) == list(one["note"])
     for column in ("estimate", "se", "low", "high"):
         np.testing.assert_allclose(two[column] / scale, one[column], rtol=1e-7, atol=1e-9)
@@ -413,7 +413,7 @@ def test_estimates_scale_with_the_outcome(covariates, scale, shift):
 def test_units_of_very_different_levels_do_not_disturb_each_other():
     panel = replace(simulate(covariates=0, weighted=False), is_log=False)
     levels = replace(panel, outcome=panel.outcome + 1e6 * panel.unit)
-    one, two = (estimate(p, {}, 0.95, frequentist.ESTIMATORS) for p in (panel, levels))
+    one, two = (estimate(p, {}, 0.95, estimators.ESTIMATORS) for p in (panel, levels))
     np.testing.assert_allclose(two["estimate"], one["estimate"], atol=1e-7)
 
 
@@ -482,6 +482,6 @@ def test_unknown_estimators_are_refused():
 
 
 def test_importing_does_not_load_the_estimators():
-    code = "import sys, src.frequentist; sys.exit(bool({'pyfixest', 'diff_diff'} & set(sys.modules)))"
+    code = "import sys, src.estimators; sys.exit(bool({'pyfixest', 'diff_diff'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert tuple(frequentist.ESTIMATORS) == config.ESTIMATORS
+    assert tuple(estimators.ESTIMATORS) == config.ESTIMATORS

@@ -20,6 +20,7 @@ from src.nuisance import (
     log_determinant,
     precision_of,
     quadratic_forms,
+    residuals,
     shock_precision,
     t_likelihood,
     update_onset,
@@ -210,4 +211,5 @@ def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
         cross += np.trace(felt[rows].T @ m @ residual[rows])
     better = (own * (0.7 + cross / own) + 1 / ONSET**2) / (own + 1 / ONSET**2)
     expected = np.clip(0.7 + STRIDE * (better - 0.7), 0.0, MOST_ONSET)
-    assert update_onset(work, coefficients, now) == pytest.approx(expected)
+    ours = residuals(work, coefficients, work.first @ coefficients, 0.7)
+    assert update_onset(work, ours, work.first @ coefficients, now) == pytest.approx(expected)

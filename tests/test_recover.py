@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import coverage, frequentist, recover, replicate
+from src import coverage, estimators, recover, replicate
 from src.command import ROOT, UserError, command
 from src.coverage import ALL, COLUMNS, monte_carlo_error, recovered
 from src.exposure import row_shares
@@ -127,7 +127,7 @@ def classical():
 def test_frequentist_rows_are_those_of_the_estimators_beside_the_truth(classical):
     mine, rows = classical
     panel = mine.panel(5)
-    wanted = frequentist.estimate(panel, row_shares(panel)[0], 0.9, mine.estimators).fillna({"group": "", "level": ""})
+    wanted = estimators.estimate(panel, row_shares(panel)[0], 0.9, mine.estimators).fillna({"group": "", "level": ""})
     both = rows.merge(wanted, on=["estimator", "estimand", "group", "level"], suffixes=("", "_wanted"))
     assert len(both) == len(rows) == len(wanted)
     for name, theirs in (("estimate", "estimate_wanted"), ("se", "se_wanted"), ("low_90", "low"), ("high_90", "high")):

@@ -9,8 +9,9 @@ import pytest
 from src import rings as module
 from src.config import DataConfig, ExposureConfig
 from src.encode import encode
+from src.estimators import estimate
 from src.exposure import row_shares
-from src.frequentist import COLUMNS, estimate
+from src.frequentist import COLUMNS
 from src.panel import Panel
 from src.rings import rings
 from tests.test_frequentist import pick
