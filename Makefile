@@ -11,7 +11,7 @@ fit: install
 	$(BIN)/python -m src.fit model=hier
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .

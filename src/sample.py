@@ -174,7 +174,9 @@ def draw_prior(model: pm.Model, seed: int, draws: int = 500) -> xr.Dataset:
     with quiet("pymc", logging.WARNING), model, warnings.catch_warnings():
         # the evidence is a Potential: it belongs to the likelihood, so prior draws rightly ignore it
         warnings.filterwarnings("ignore", message=".*[Pp]otential.*")
-        tree = pm.sample_prior_predictive(draws, var_names=names, random_seed=seed)
+        tree = pm.sample_prior_predictive(
+            draws, var_names=names, random_seed=seed, compile_kwargs={"mode": "FAST_COMPILE"}
+        )  # 500 draws: machine code would take longer to write than to run
     return tree["prior"].to_dataset()
 
 
