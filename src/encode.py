@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from src.config import DataConfig, ExposureConfig, exposure_entries
-from src.panel import Factor, Mapping, Panel, PanelError, Roster, Truth, count, first_rows, some
+from src.config import DataConfig, exposure_entries
+from src.panel import Factor, Panel, PanelError, Roster, Truth, count, first_rows, some
 from src.read import labelled_columns, labels, numbers, read
-from src.ties import FADING, REACH, distance, distance_ties, neighbour_ties, read_ties, ring
+from src.ties import mapping_of
 from src.validate import (
     TRANSFORMS,
     check_cohorts,
@@ -148,10 +147,10 @@ def encode(
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
         felt = column(spill)[keep] if spill else None
         truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt)
-    mean_weight = np.bincount(unit, weight) / np.bincount(unit)
+    sizes = np.bincount(unit, weight) / np.bincount(unit) if data.weigh_exposures else None
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
     mappings = {
-        name: replace(mapping_of(name, entry, member, units, cohort, notes), by=entry.by or "")
+        name: replace(mapping_of(name, entry, member, units, cohort, sizes, notes), by=entry.by or "")
         for name, entry in entries.items()
     }
     return Panel(
@@ -169,88 +168,13 @@ def encode(
             name: predictor_of_levels(column(source), row_labels[data.groups[name]], groups[name], source)
             for name, source in data.predictors.items()
         },
-        roster=Roster(cohort, mappings, mean_weight, kept),
+        roster=Roster(cohort, mappings, kept),
         is_log=data.is_log or data.transform in ("log", "log1p"),
         sha256=sha256,
         notes=tuple(notes),
         truth=truth,
         fixed={name: factor(name, member[name][kept]) for name in data.fixed_effects},
     )
-
-
-def mapping_of(
-    name: str,
-    entry: ExposureConfig,
-    member: dict[str, np.ndarray],
-    units: np.ndarray,
-    cohort: np.ndarray,
-    notes: list[str],
-) -> Mapping:
-    """Who is exposed to whom, as an entry of data.exposures says it.
-
-    Parameters
-    ----------
-    name : str
-        Of the exposure, for messages.
-    entry : ExposureConfig
-    member : dict of str to array, shape (member,)
-        Level, place or size of each unit, by column.
-    units : array of str, shape (member,)
-    cohort : array, shape (member,)
-    notes : list of str
-        Receives a line where a file ties somebody whom the data do not have.
-
-    Raises
-    ------
-    PanelError
-        A file of ties that cannot be, more neighbours than units, more ties than fit.
-    """
-    adopts = np.isfinite(cohort)
-    size = member[entry.size] if entry.size else None
-    learned = entry.kernel == "learned"
-    form = "learned" if learned else entry.form or ("additive" if entry.ring or entry.kernel else "share")
-    counts = np.ones(len(units)) if size is None else size
-    try:
-        if entry.share:
-            return Mapping(pd.factorize(member[entry.share], sort=True)[0], size=size, form=form, lag=entry.lag)
-        if entry.weights:
-            path = Path(entry.weights).expanduser()
-            if entry.between:
-                code, levels = pd.factorize(member[entry.between], sort=True)
-                ties, strangers = read_ties(path, np.array(levels, dtype=str), f"levels of {entry.between}")
-                notes += about_strangers(name, path, strangers, "level")
-                return Mapping(code, ties, size=size, form=form, lag=entry.lag)
-            ties, strangers = read_ties(path, units, "units")
-            notes += about_strangers(name, path, strangers, "unit")
-            ties = sp.csr_array((ties - sp.diags_array(ties.diagonal())) @ sp.diags_array(counts))
-            total = np.asarray(ties.sum(axis=1)).ravel()
-            to_adopters = sp.csr_array(ties @ sp.diags_array(adopts.astype(float)))
-            return Mapping(None, to_adopters, total, form=form, lag=entry.lag)
-        latitude, longitude = member[entry.latitude or ""], member[entry.longitude or ""]
-        cutoff, edges = float(entry.cutoff or np.nan), tuple(entry.ring or ())
-        if entry.neighbours:
-            ties, total = neighbour_ties(latitude, longitude, adopts, entry.neighbours, counts)
-        elif learned:
-            ties, total = distance_ties(latitude, longitude, adopts, distance, cutoff, counts)
-            edges = tuple((cutoff * np.arange(6) / 5).tolist())
-        elif entry.ring:
-            near, far = entry.ring
-            ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)
-        else:
-            kernel, scale = entry.kernel or "", entry.scale or np.nan
-            reach = entry.cutoff or REACH[kernel] * scale
-            ties, total = distance_ties(latitude, longitude, adopts, lambda d: FADING[kernel](d, scale), reach, counts)
-        places = np.column_stack([latitude, longitude])
-        return Mapping(None, ties, total, None, form, entry.lag, cutoff, places, edges)
-    except PanelError as error:
-        raise PanelError(f"data.exposures.{name}: {error}") from None
-
-
-def about_strangers(name: str, path: Path, strangers: int, noun: str) -> list[str]:
-    """What is said of units or levels that a file of ties names and the data do not have."""
-    if not strangers:
-        return []
-    return [f"data.exposures.{name}: {path.name} ties {count(strangers, noun)} that the data do not have: left out"]
 
 
 def cohort_of_units(first: np.ndarray, start: np.ndarray, units: np.ndarray, name: str) -> np.ndarray:

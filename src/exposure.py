@@ -53,14 +53,12 @@ def leave_one_out_share(treated: np.ndarray, members: np.ndarray, weights: np.nd
     return np.where(no_one, np.nan, np.clip(share, 0.0, 1.0))
 
 
-def row_shares(panel: Panel, weigh: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
+def row_shares(panel: Panel) -> tuple[dict[str, np.ndarray], list[str]]:
     """Every exposure on the rows of the panel.
 
     Parameters
     ----------
     panel : Panel
-    weigh : bool
-        Weigh units by the roster's weights.
 
     Returns
     -------
@@ -74,13 +72,13 @@ def row_shares(panel: Panel, weigh: bool = False) -> tuple[dict[str, np.ndarray]
     shares, alone = {}, {}
     for name, mapping in roster.mappings.items():
         adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
-        exposure = exposures_of(mapping, adopted, roster.weight if weigh else None)[roster.position]
+        exposure = exposures_of(mapping, adopted)[roster.position]
         alone[name] = int(np.isnan(exposure[:, 0]).sum())
         shares[name] = np.nan_to_num(exposure)[panel.unit, period]
     return shares, nobody_else({name: n for name, n in alone.items() if n})
 
 
-def exposures_of(mapping: Mapping, adopted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+def exposures_of(mapping: Mapping, adopted: np.ndarray) -> np.ndarray:
     """Exposure of every unit of the roster, shape (member, period); NaN where nobody could expose it.
 
     Parameters
@@ -88,13 +86,10 @@ def exposures_of(mapping: Mapping, adopted: np.ndarray, weight: np.ndarray | Non
     mapping : Mapping
     adopted : array of bool, shape (member, period)
         Who counts as an adopter for the others.
-    weight : array, shape (member,), optional
-        Multiplies the size of each unit, where the mapping is a classification.
     """
     if mapping.members is None:
         return between_units(mapping, adopted)
     size = np.ones(len(adopted)) if mapping.size is None else mapping.size
-    size = size if weight is None else size * weight
     if mapping.ties is not None:
         return between_levels(mapping, adopted, size)
     share = leave_one_out_share(adopted, mapping.members, size)

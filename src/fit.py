@@ -87,7 +87,7 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     from src.exposure import row_shares
 
     panel = resolve(config.data.loader)(config.data)
-    shares, notes = row_shares(panel, config.data.weigh_exposures)
+    shares, notes = row_shares(panel)
     return panel, shares, [*panel.notes, *notes]
 
 

@@ -84,15 +84,12 @@ class Roster:
         First treated period; inf where never treated.
     mappings : dict of str to Mapping
         Of each exposure.
-    weight : array of float, shape (member,)
-        Mean weight of each unit (ones without weights).
     position : array of int, shape (unit,)
         Where each unit of the panel stands in the roster.
     """
 
     cohort: np.ndarray
     mappings: dict[str, Mapping]
-    weight: np.ndarray
     position: np.ndarray
 
     @property

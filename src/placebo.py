@@ -138,7 +138,7 @@ def estimates(config: PlaceboConfig, panel: Panel, r: int, compiled: dict) -> pd
     from src.exposure import row_shares
     from src.fit import errors_of, needs_units
 
-    shares, _ = row_shares(panel, config.data.weigh_exposures)
+    shares, _ = row_shares(panel)
     regression, _ = build_design(panel, shares, needs_units(config))
     collapsed = collapse(regression, errors_of(config, regression))
     theta, _ = replicate.sampled(config, collapsed, config.seed + r, compiled, {})

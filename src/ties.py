@@ -22,7 +22,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from src.panel import PanelError, some
+from src.config import ExposureConfig
+from src.panel import Mapping, PanelError, count, some
 
 EARTH = 6371.0088  # kilometres, mean radius (IUGG)
 CHUNK = 2_000  # units whose ties are found at a time
@@ -243,3 +244,83 @@ def from_libpysal(path: Path) -> pd.DataFrame:
             stream.close()
     near = [(str(i), str(j), w) for i, js in found.neighbors.items() for j, w in zip(js, found.weights[i], strict=True)]
     return pd.DataFrame(near, columns=["from", "to", "weight"])
+
+
+def mapping_of(
+    name: str,
+    entry: ExposureConfig,
+    member: dict[str, np.ndarray],
+    units: np.ndarray,
+    cohort: np.ndarray,
+    weight: np.ndarray | None,
+    notes: list[str],
+) -> Mapping:
+    """Who is exposed to whom, as an entry of data.exposures says it.
+
+    Parameters
+    ----------
+    name : str
+        Of the exposure, for messages.
+    entry : ExposureConfig
+    member : dict of str to array, shape (member,)
+        Level, place or size of each unit, by column.
+    units : array of str, shape (member,)
+    cohort : array, shape (member,)
+    weight : array, shape (member,), optional
+        Multiplies the size of each unit.
+    notes : list of str
+        Receives a line where a file ties somebody whom the data do not have.
+
+    Raises
+    ------
+    PanelError
+        A file of ties that cannot be, more neighbours than units, more ties than fit.
+    """
+    adopts = np.isfinite(cohort)
+    size = member[entry.size] if entry.size else None
+    if weight is not None:
+        size = weight if size is None else weight * size
+    learned = entry.kernel == "learned"
+    form = "learned" if learned else entry.form or ("additive" if entry.ring or entry.kernel else "share")
+    counts = np.ones(len(units)) if size is None else size
+    try:
+        if entry.share:
+            return Mapping(pd.factorize(member[entry.share], sort=True)[0], size=size, form=form, lag=entry.lag)
+        if entry.weights:
+            path = Path(entry.weights).expanduser()
+            if entry.between:
+                code, levels = pd.factorize(member[entry.between], sort=True)
+                ties, strangers = read_ties(path, np.array(levels, dtype=str), f"levels of {entry.between}")
+                notes += about_strangers(name, path, strangers, "level")
+                return Mapping(code, ties, size=size, form=form, lag=entry.lag)
+            ties, strangers = read_ties(path, units, "units")
+            notes += about_strangers(name, path, strangers, "unit")
+            ties = sp.csr_array((ties - sp.diags_array(ties.diagonal())) @ sp.diags_array(counts))
+            total = np.asarray(ties.sum(axis=1)).ravel()
+            to_adopters = sp.csr_array(ties @ sp.diags_array(adopts.astype(float)))
+            return Mapping(None, to_adopters, total, form=form, lag=entry.lag)
+        latitude, longitude = member[entry.latitude or ""], member[entry.longitude or ""]
+        cutoff, edges = float(entry.cutoff or np.nan), tuple(entry.ring or ())
+        if entry.neighbours:
+            ties, total = neighbour_ties(latitude, longitude, adopts, entry.neighbours, counts)
+        elif learned:
+            ties, total = distance_ties(latitude, longitude, adopts, distance, cutoff, counts)
+            edges = tuple((cutoff * np.arange(6) / 5).tolist())
+        elif entry.ring:
+            near, far = entry.ring
+            ties, total = distance_ties(latitude, longitude, adopts, ring((near, far)), far, counts)
+        else:
+            kernel, scale = entry.kernel or "", entry.scale or np.nan
+            reach = entry.cutoff or REACH[kernel] * scale
+            ties, total = distance_ties(latitude, longitude, adopts, lambda d: FADING[kernel](d, scale), reach, counts)
+        places = np.column_stack([latitude, longitude])
+        return Mapping(None, ties, total, None, form, entry.lag, cutoff, places, edges)
+    except PanelError as error:
+        raise PanelError(f"data.exposures.{name}: {error}") from None
+
+
+def about_strangers(name: str, path: Path, strangers: int, noun: str) -> list[str]:
+    """What is said of units or levels that a file of ties names and the data do not have."""
+    if not strangers:
+        return []
+    return [f"data.exposures.{name}: {path.name} ties {count(strangers, noun)} that the data do not have: left out"]

@@ -36,7 +36,7 @@ def panel() -> Panel:
         cohort=cohort,
         groups={"ownership": Factor("ownership", ("private", "state"), np.arange(40) % 2)},
         predictors={},
-        roster=Roster(cohort, {}, np.ones(40), np.arange(40)),
+        roster=Roster(cohort, {}, np.arange(40)),
         is_log=False,
         sha256="",
     )

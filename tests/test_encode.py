@@ -36,7 +36,6 @@ def test_encoding_by_hand():
     assert panel.groups["industry"].code.tolist() == [0, 1, 0, 2]
     assert panel.predictors["industry"].tolist() == [1, 0, 2]
     assert panel.roster.members["sector"].tolist() == [0, 1, 0, 2]
-    assert panel.roster.weight.tolist() == [3, 3, 3, 3]
     assert panel.roster.position.tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(panel.weight[:5], np.arange(1, 6) / 3)
     np.testing.assert_array_equal(panel.outcome, tiny()["y"])
@@ -110,11 +109,22 @@ def test_rows_without_outcome_or_covariate_are_dropped():
     assert panel.notes == ("3 rows dropped (y missing: 2; x missing: 2)",)
 
 
+def test_weights_multiply_the_size_of_who_exposes_where_asked():
+    frame = changed("w", {1: 0.0})
+    sector = {"sector": "ind"}
+    assert coded(frame, weights="w", exposures=sector).roster.mappings["sector"].size is None
+    size = coded(frame, weights="w", exposures=sector, weigh_exposures=True).roster.mappings["sector"].size
+    assert size.tolist() == [14 / 5, 3, 3, 3]
+    sized = {"sector": {"share": "ind", "size": "size"}}
+    frame["size"] = frame["firm"].map({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
+    size = coded(frame, weights="w", exposures=sized, weigh_exposures=True).roster.mappings["sector"].size
+    assert size.tolist() == [14 / 5, 6, 9, 12]
+
+
 def test_rows_of_weight_zero_are_dropped():
     panel = coded(changed("w", {1: 0.0}), weights="w")
     assert len(panel.unit) == 19
     assert panel.weight.mean() == pytest.approx(1)
-    assert panel.roster.weight.tolist() == [14 / 5, 3, 3, 3]
     assert panel.notes == ("1 row dropped (weight 0: 1)",)
 
 

@@ -96,7 +96,7 @@ def simulate(
         cohort=cohort,
         groups={"industry": industry, "ownership": ownership},
         predictors={},
-        roster=Roster(cohort, {"county": Mapping(), "industry": Mapping()}, np.ones(units), np.arange(units)),
+        roster=Roster(cohort, {"county": Mapping(), "industry": Mapping()}, np.arange(units)),
         is_log=True,
         sha256="",
     )

@@ -47,7 +47,6 @@ def panel_of(
         roster=Roster(
             np.asarray(cohort, dtype=float),
             {name: Mapping(np.asarray(code)) for name, code in (members or {}).items()},
-            np.ones(units),
             np.arange(units),
         ),
         is_log=is_log,
