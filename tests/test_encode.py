@@ -9,7 +9,7 @@ import pyfixest as pf
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import DataConfig
+from src.config import DataConfig, ExposureConfig
 from src.encode import encode, load
 from tests.frames import INF, adoption, changed, coded, rising, same_panel, settings, tiny
 
@@ -115,7 +115,7 @@ def test_weights_multiply_the_size_of_who_exposes_where_asked():
     assert coded(frame, weights="w", exposures=sector).roster.mappings["sector"].size is None
     size = coded(frame, weights="w", exposures=sector, weigh_exposures=True).roster.mappings["sector"].size
     assert size.tolist() == [14 / 5, 3, 3, 3]
-    sized = {"sector": {"share": "ind", "size": "size"}}
+    sized = {"sector": ExposureConfig(share="ind", size="size")}
     frame["size"] = frame["firm"].map({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
     size = coded(frame, weights="w", exposures=sized, weigh_exposures=True).roster.mappings["sector"].size
     assert size.tolist() == [14 / 5, 6, 9, 12]
