@@ -6,7 +6,7 @@ Weights are counts of rows (times the data's sampling weights), never estimated 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -22,6 +22,7 @@ NEAR_ZERO = 0.25
 FEW = 0.05
 LEAST_SUPPORT = 0.01  # of the rows of a stratum that are near zero exposure
 MOST_SILENT = 0.5
+NO_ROWS = np.zeros(0, dtype=int)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Average:
     note : str
     identified : bool
         False where the data say nothing: the estimate is then NaN and `note` says why.
+    rows : array of int
+        Rows of the panel that are averaged; empty where none are, as in a contrast or a slope.
     """
 
     estimand: str
@@ -52,6 +55,7 @@ class Average:
     truth: float = float("nan")
     note: str = ""
     identified: bool = True
+    rows: np.ndarray = field(default_factory=lambda: NO_ROWS)
 
 
 def own_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]:
@@ -122,7 +126,8 @@ def subset_averages(
         identified = bool(silent[k] <= MOST_SILENT) and not unsupported
         note = unsupported or join(about_silence(panel, rows[mine], spoken[mine], silent[k]), far)
         yield Average(
-            estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified
+            *(estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified),
+            rows=rows[mine],
         )
 
 

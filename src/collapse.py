@@ -12,18 +12,20 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, CrossProducts, Design
+from src import counts
 from src.design import NUISANCE, Regression, with_traits, without_covariates
 from src.exposure import flat_exposures
 from src.nuisance import (
     Errors,
     Nuisance,
+    Shock,
     estimate,
     precision_of,
     prior_of_the_rest,
     shock_columns,
     without_first_shocks,
 )
-from src.panel import PanelError
+from src.panel import Panel, PanelError
 from src.products import (
     TOLERANCE,
     Conditional,
@@ -37,6 +39,7 @@ from src.products import (
     within_products,
 )
 
+LOG_POINTS = 0.5  # s of counts: their log mean has a unit, so that priors need none of the data's
 LITTLE = 0.02  # of the movement of an exposure within units
 SATURATED = ("cell", "exposure", "difference", "kernel_any", "kernel_number")
 
@@ -58,6 +61,8 @@ class Collapsed:
     nuisance : Nuisance
         What was estimated of the errors.
     notes : tuple of str
+    levels : Levels, optional
+        Of the units, where the outcome is a count.
     """
 
     regression: Regression
@@ -66,9 +71,10 @@ class Collapsed:
     s: float
     nuisance: Nuisance
     notes: tuple[str, ...]
+    levels: counts.Levels | None = None
 
 
-def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
+def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[str, ...] = ()) -> Collapsed:
     """Estimate the errors, then integrate units, shocks, periods and covariates out.
 
     Parameters
@@ -76,6 +82,8 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
     regression : Regression
     errors : Errors, optional
         Independent errors of one scale where not given.
+    terms : tuple of str
+        Blocks of tau of a model that pools nothing; matters for counts alone, see `src.counts.estimate`.
 
     Raises
     ------
@@ -92,10 +100,14 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
         regression = without_covariates(regression, absorbed)
         cross = weighted_products(regression)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
-    s = saturated_scale(evidence, regression.design)
-    check_what_is_left(evidence, regression, s)
+    s = LOG_POINTS if errors.events else saturated_scale(evidence, regression.design)
+    if not errors.events:
+        check_errors(evidence, regression, s)
+    check_adoption(evidence, regression)
     flat = flat_exposures(regression.panel, regression.share_of)
     notes += [*flat.values(), *absorbed_exposures(cross, evidence, regression, flat)]
+    if errors.events:
+        return collapse_counts(regression, errors, terms, tuple(notes))
     nuisance = estimate(regression, errors, s)
     if not errors.plain:
         apart = "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0
@@ -104,6 +116,21 @@ def collapse(regression: Regression, errors: Errors | None = None) -> Collapsed:
         whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
+
+
+def collapse_counts(
+    regression: Regression, errors: Errors, terms: tuple[str, ...], notes: tuple[str, ...]
+) -> Collapsed:
+    """The same of counts: sites instead of precisions; see src.counts."""
+    counted = counts.estimate(regression, errors, LOG_POINTS, terms)
+    if counted.nuisance.onset != 1:
+        regression = with_traits(regression, None, counted.nuisance.onset)
+    panel, shocks = regression.panel, list(counted.nuisance.shocks.values())
+    columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock) for shock in shocks), regression.matrix]))
+    products = LOG_POINTS**2 * counts.products_of(columns, counted.information, counted.moment)  # sigma is s
+    cross = replace(without_shocks(products, panel, shocks, 0.0), sigma_known=True)
+    evidence, conditional = without_periods_and_covariates(cross, regression.design)
+    return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, counted.levels)
 
 
 def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
@@ -125,8 +152,8 @@ def without_periods_and_covariates(cross: CrossProducts, design: Design) -> tupl
     return eliminate(cross, design.columns(kept), design.columns(nuisance))
 
 
-def check_what_is_left(evidence: CrossProducts, regression: Regression, s: float) -> None:
-    """Refuse a panel without residual variation, or without adoption that the rest does not explain.
+def check_errors(evidence: CrossProducts, regression: Regression, s: float) -> None:
+    """Refuse a panel without residual variation.
 
     Raises
     ------
@@ -134,6 +161,15 @@ def check_what_is_left(evidence: CrossProducts, regression: Regression, s: float
     """
     if not s > TOLERANCE * np.std(regression.panel.outcome):
         raise PanelError(nothing_left(evidence, regression))
+
+
+def check_adoption(evidence: CrossProducts, regression: Regression) -> None:
+    """Refuse a panel whose adoption the rest explains.
+
+    Raises
+    ------
+    PanelError
+    """
     adopted = regression.design.blocks["mu"].columns
     if evidence.gram[adopted, adopted].item() <= TOLERANCE * regression.panel.treated.sum():
         raise PanelError(
@@ -178,12 +214,18 @@ def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProduc
     columns = [*(shock_columns(panel, shock) for shock in shocks), regression.matrix, outcome]
     stacked = sp.csr_array(sp.hstack(columns, format="csr"))
     products = within_products(stacked, panel.unit, precision_of(panel, nuisance))
+    cross = without_shocks(products, panel, shocks, float(len(panel.outcome) - len(panel.units)))
+    return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
+
+
+def without_shocks(products: sp.csr_array, panel: Panel, shocks: list[Shock], dof: float) -> CrossProducts:
+    """Evidence about all columns but those of the shocks, which come first: integrated out under Normal priors."""
     gaps = np.diff(panel.periods)
-    cross = as_evidence(without_first_shocks(products, gaps, shocks)[0], float(len(panel.outcome) - len(panel.units)))
+    cross = as_evidence(without_first_shocks(products, gaps, shocks)[0], dof)
     prior = prior_of_the_rest(gaps, shocks)
     if len(prior):
         cross, _ = eliminate(cross, np.arange(len(prior), len(cross.moment)), np.arange(len(prior)), prior)
-    return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
+    return cross
 
 
 def absorbed_covariates(cross: CrossProducts, design: Design, rows: int) -> list[str]:

@@ -41,6 +41,8 @@ SCHEMAS = {
     "nopool": schema.NopoolConfig,
     "hier": schema.HierConfig,
     "gaussian": schema.GaussianConfig,
+    "poisson_lognormal": schema.PoissonLognormalConfig,
+    "poisson": schema.PoissonConfig,
     "prior": schema.PriorConfig,
     "sampler": schema.SamplerConfig,
     "generator": schema.GeneratorConfig,

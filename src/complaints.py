@@ -19,7 +19,7 @@ REPLACED = tuple(f.name for f in fields(schema.Replacement))
 NODES = {  # what the options of a config group can set
     "data": (schema.DataConfig, schema.SyntheticConfig),
     "model": (schema.PooledConfig, schema.NopoolConfig, schema.HierConfig),
-    "likelihood": (schema.GaussianConfig,),
+    "likelihood": (schema.GaussianConfig, schema.PoissonLognormalConfig, schema.PoissonConfig),
     "prior": (schema.PriorConfig,),
     "sampler": (schema.SamplerConfig,),
     "generator": (schema.GeneratorConfig, schema.CountiesConfig),

@@ -17,7 +17,10 @@ ESTIMATORS = (
     "etwfe",
     "etwfe_groups",
     "rings",
+    "poisson_twfe",
+    "poisson_etwfe",
 )  # keys of src.estimators.ESTIMATORS, which is slow to import
+LINEAR, OF_COUNTS = ESTIMATORS[:3], ESTIMATORS[-2:]  # twins of a Gaussian outcome, and of counts
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 
@@ -72,6 +75,7 @@ class DataConfig:
     covariates: list[str] = field(default_factory=list)
     fixed_effects: list[str] = field(default_factory=list)  # columns whose levels have an effect in every period
     exposures: dict[str, Any] = field(default_factory=dict)  # name: column, or an ExposureConfig
+    offset: str | None = None  # column: exposure to risk of counts, above 0, in the unit that rates are per
     weights: str | None = None
     weigh_exposures: bool = False
     membership: str = choice("error", "first", "before", default="error")
@@ -135,6 +139,26 @@ class GaussianConfig:
     serial: str = choice("ar1", "none", default="ar1")
     scale: str = choice("unit", "common", default="unit")
     shocks: list[str] | None = None  # exposures or groups whose levels have shocks in every period; null: all exposures
+
+
+@dataclass
+class PoissonLognormalConfig:
+    """Poisson counts with unit effects and a log-normal disturbance; see src.counts."""
+
+    name: str = "poisson_lognormal"
+    serial: str = choice("ar1", "none", default="ar1")
+    scale: str = choice("unit", "common", default="unit")
+    shocks: list[str] | None = None  # exposures or groups whose levels have shocks in every period; null: all exposures
+
+
+@dataclass
+class PoissonConfig:
+    """Poisson counts with unit effects and nothing else, conditional on the total of each unit; see src.counts."""
+
+    name: str = "poisson"
+    serial: str = choice("none", default="none")
+    scale: str = choice("none", default="none")
+    shocks: list[str] | None = field(default_factory=list)
 
 
 @dataclass
@@ -213,6 +237,8 @@ class GeneratorConfig:
     spill_district: float = 0.5
     spill_industry: float = 1.0
     spill_ratio: float = 1.0
+    events: bool = False  # the outcome is a count, and all of the above are parts of its log mean
+    level: float = 0.0  # average intercept
 
 
 @dataclass
@@ -275,7 +301,7 @@ class Config:
     sampler: SamplerConfig = MISSING
     seed: int = number(1, least=0, below=SEEDS)
     prob: float = number(0.95, above=0, below=1)
-    estimators: list[str] = field(default_factory=lambda: list(ESTIMATORS[:3]), metadata={"each": ESTIMATORS})
+    estimators: list[str] | None = field(default=None, metadata={"each": ESTIMATORS})  # null: those of the likelihood
     figures: bool = True
     progress: bool = True
     refit: bool = False

@@ -112,6 +112,8 @@ def errors_in_words(nuisance: dict) -> str:
     shocks = [
         f"{of} (SD {shock['sd']:.3g}, autocorrelation {shock['phi']:.2f})" for of, shock in nuisance["shocks"].items()
     ]
+    if nuisance.get("likelihood") == "poisson":
+        return "Poisson given the level of the unit, nothing else"
     parts = [
         f"autocorrelation {nuisance['rho']:.2f} within units" if nuisance["rho"] else "independent over time",
         "an error scale for every unit" if nuisance["nu"] else "one error scale for all units",
@@ -122,6 +124,12 @@ def errors_in_words(nuisance: dict) -> str:
 
 def doubts(nuisance: dict) -> Iterator[str]:
     """Why intervals may be too narrow, seen from the errors."""
+    if nuisance.get("likelihood") == "poisson":
+        yield (
+            "Counts are taken as Poisson given the level of their unit: where they are overdispersed or correlated "
+            "over time, as in most panels, intervals are far too narrow (likelihood=poisson_lognormal)."
+        )
+        return
     if not nuisance["rho"]:
         yield (
             "Errors are taken as independent over time: where they are correlated within a unit, as in most panels, "

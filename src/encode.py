@@ -53,6 +53,7 @@ def encode(
     slope_control: dict[str, float] | None = None,
     slope_treated: dict[str, float] | None = None,
     spill: str | None = None,
+    mean: str | None = None,
 ) -> Panel:
     """The panel of a frame of unit-period rows.
 
@@ -73,6 +74,8 @@ def encode(
         True effect per unit share of each exposure.
     spill : str, optional
         Column with the true effect of others' adoption on untreated rows, where no slope says it.
+    mean : str, optional
+        Column with the expected count without any adoption.
 
     Returns
     -------
@@ -146,7 +149,8 @@ def encode(
     if tau is not None:
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
         felt = column(spill)[keep] if spill else None
-        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt)
+        expected = column(mean)[keep] if mean else None
+        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt, expected)
     sizes = np.bincount(unit, weight) / np.bincount(unit) if data.weigh_exposures else None
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
     mappings = {
@@ -174,6 +178,7 @@ def encode(
         notes=tuple(notes),
         truth=truth,
         fixed={name: factor(name, member[name][kept]) for name in data.fixed_effects},
+        offset=column(data.offset)[keep] if data.offset else None,
     )
 
 

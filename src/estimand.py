@@ -33,6 +33,7 @@ from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.kernel import BLOCKS
 from src.spillover import spillover_effects
 
+Scales = dict[str, tuple[np.ndarray, np.ndarray]]  # draws, shape (chain, draw, estimand), and truths, by scale
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
 FAMILY = {
@@ -151,12 +152,16 @@ def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
     return xr.Dataset(variables).assign_coords(counts)
 
 
-def table(draws: np.ndarray, found: list[Average], prob: float, is_log: bool) -> pd.DataFrame:
+def linear_scales(draws: np.ndarray, found: list[Average], is_log: bool) -> Scales:
+    """Draws and truths of estimands that are averages of an outcome, by scale: as modelled, and in percent of a log."""
+    truth = np.array([average.truth for average in found])
+    return {"outcome": (draws, truth)} | ({"percent": (percent(draws), percent(truth))} if is_log else {})
+
+
+def table(scales: Scales, found: list[Average], prob: float) -> pd.DataFrame:
     """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`."""
-    scales = {"outcome": draws} | ({"percent": percent(draws)} if is_log else {})
     parts = []
-    for scale, values in scales.items():
-        known = np.array([average.truth for average in found])
+    for scale, (values, truth) in scales.items():
         beyond = np.isinf(values).any(axis=(0, 1))
         notes = [join(a.note, BEYOND if far else "") for a, far in zip(found, beyond, strict=True)]
         part = pd.DataFrame(
@@ -168,7 +173,7 @@ def table(draws: np.ndarray, found: list[Average], prob: float, is_log: bool) ->
                 **summary(np.where(beyond, np.nan, values), prob),
                 "n_units": [average.n_units for average in found],
                 "n_obs": [average.n_obs for average in found],
-                "truth": known if scale == "outcome" else percent(known),
+                "truth": truth,
                 "note": [note or None for note in notes],
             }
         )

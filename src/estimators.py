@@ -9,6 +9,7 @@ import pandas as pd
 
 from src.frequentist import COLUMNS, Effect, etwfe, etwfe_groups, tabulate, twfe, twfe_exposures
 from src.panel import Panel, PanelError
+from src.poisson import poisson_etwfe, poisson_twfe
 from src.rings import rings
 
 Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
@@ -18,6 +19,8 @@ ESTIMATORS: dict[str, Estimator] = {
     "etwfe": etwfe,
     "etwfe_groups": etwfe_groups,
     "rings": rings,
+    "poisson_twfe": poisson_twfe,
+    "poisson_etwfe": poisson_etwfe,
 }
 
 

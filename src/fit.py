@@ -35,6 +35,7 @@ def fit(config: Config) -> int:
     from src import compare, diagnose, estimand, report, terminal, trace
     from src.collapse import collapse
     from src.design import build_design
+    from src.rates import count_scales
     from src.sample import stopwatch
 
     seconds: dict[str, float] = {}
@@ -46,7 +47,7 @@ def fit(config: Config) -> int:
         with stopwatch(seconds, "collapse"):
             regression, left_out = build_design(panel, shares, needs_units(config))
             errors = errors_of(config, regression)
-            collapsed = collapse(regression, errors)
+            collapsed = collapse(regression, errors, unpooled(config, regression))
         notes = [*notes, *left_out, *collapsed.notes]
         terminal.opening(panel, notes)
         tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
@@ -54,23 +55,31 @@ def fit(config: Config) -> int:
             found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(trace.theta(tree)))
             labels = collapsed.regression.design.all_labels
             draws = estimand.draw_estimands(trace.theta(tree), labels, found)
-            tables = {config.model.name: estimand.table(draws, found, config.prob, panel.is_log)}
+            if errors.events:
+                scales = count_scales(collapsed, trace.theta(tree), found, draws, config.seed)
+            else:
+                scales = estimand.linear_scales(draws, found, panel.is_log)
+            tables = {config.model.name: estimand.table(scales, found, config.prob)}
             if "common_scale" in tree.children:
                 rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, found)
-                tables[config.model.name + compare.COMMON] = estimand.table(rival, found, config.prob, panel.is_log)
+                of_rival = estimand.linear_scales(rival, found, panel.is_log)
+                tables[config.model.name + compare.COMMON] = estimand.table(of_rival, found, config.prob)
         table = tables[config.model.name]
         if "estimand" not in tree.children:
             folder.mkdir(parents=True, exist_ok=True)
-            trace.save(trace.with_estimands(tree, estimand.dataset(draws, found)), folder / "posterior.nc")
+            trace.save(
+                trace.with_estimands(tree, estimand.dataset(scales["outcome"][0], found)), folder / "posterior.nc"
+            )
         trace.write(table.to_csv(index=False), folder / "estimands.csv")
         with stopwatch(seconds, "compare"):
             twins = collapsed.regression.panel
-            comparison = compare.compare(tables, twins, shares, config.prob, config.estimators)
+            comparison = compare.compare(tables, twins, shares, config.prob, twins_of(config))
         trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, table, comparison)
         terminal.handled(lacking)
-        nuisance = {"s": collapsed.s} | collapsed.nuisance.record(collapsed.s, len(panel.periods))
+        nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
+        nuisance |= collapsed.nuisance.record(collapsed.s, len(panel.periods))
         notes = [*notes, *lacking]
         diagnostics = diagnose.diagnose(tree, table) | {"nuisance": nuisance, "notes": notes}
         with stopwatch(seconds, "report"):
@@ -85,8 +94,11 @@ def fit(config: Config) -> int:
 def load(config: Config) -> tuple[Panel, dict, list[str]]:
     """The panel that `data` names, its exposures on the rows, and what was handled on the way."""
     from src.exposure import row_shares
+    from src.validate import check_counts
 
     panel = resolve(config.data.loader)(config.data)
+    if counts_events(config):
+        check_counts(panel, config.data.transform, config.data.weights)
     shares, notes = row_shares(panel)
     return panel, shares, [*panel.notes, *notes]
 
@@ -116,7 +128,29 @@ def errors_of(config: Config, regression: Regression) -> Errors:
                 f"{', '.join(known) or 'none (the data have neither)'}"
             )
     shocks = classifications(panel, regression.exposures) if asked is None else asked
-    return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks))
+    return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks), counts_events(config))
+
+
+def counts_events(config: Config) -> bool:
+    """Whether the likelihood is one of counts."""
+    return config.likelihood.name.startswith("poisson")
+
+
+def unpooled(config: Config, regression: Regression) -> tuple[str, ...]:
+    """Blocks of tau of a model that pools nothing; none where it pools."""
+    if config.model.name == "pooled":
+        return ("mu",)
+    if config.model.name != "nopool":
+        return ()
+    groups = "group_cell" if regression.design.groups else "mu"
+    return ("cell",) if config.model.cells == "cohort_time" else (groups,)
+
+
+def twins_of(config: Config) -> list[str]:
+    """The classical estimators that were asked for, else those that go with the likelihood."""
+    from src.config import LINEAR, OF_COUNTS
+
+    return list((OF_COUNTS if counts_events(config) else LINEAR) if config.estimators is None else config.estimators)
 
 
 def classifications(panel: Panel, names: Iterable[str]) -> list[str]:
@@ -195,7 +229,7 @@ def kept_or_sampled(
     with sample.stopwatch(seconds, "collapse"):
         learned = {"posterior": learned_kernel(config, collapsed)}
     model, rival = build_model(config, collapsed, learned["posterior"]), None
-    if "unit_effect" in model.named_vars and errors.scale == "unit":
+    if "unit_effect" in model.named_vars and errors.scale == "unit" and not errors.events:
         with sample.stopwatch(seconds, "collapse"):
             of_rival = with_common_scale(collapsed, errors)
             learned["rival"] = learned_kernel(config, of_rival)

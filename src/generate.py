@@ -3,6 +3,8 @@
     y_it = alpha_i + lambda_t + x_it'beta + u_kt + v_ct + eps_it                            untreated outcome
          + D_it tau_it + (1 - D_it) S_it'delta_control + D_it S_it'delta_treated            adoption, spillovers
 
+    and where `events` are counted, the outcome is Poisson with the exponential of that as its mean
+
     tau_it = ramp(e) (mean + ownership_o + industry_k + cohort_g + unit_sd z_i) + cell_gt
 
 Who belongs where, who adopts when, who is seen when and the covariates are the *design*; intercepts, errors, shocks
@@ -26,6 +28,7 @@ from src.synthetic import allocate, ar1, sha256_of
 
 FIRST = 2001
 OWNERSHIP = ("private", "state")
+MOST_LOG = 30.0  # of an expected count: in worlds that do not count it is a number that nobody reads
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     frame = draw_design(world, np.random.default_rng([design_seed, 1]))
     volatility = np.random.default_rng([outcome_seed, 2]).standard_normal(world.units)
     tau = draw_effects(world, frame, volatility, np.random.default_rng([outcome_seed, 3]))
-    outcome = tau + draw_untreated(world, frame, volatility, np.random.default_rng([outcome_seed, 4]))
+    untreated, mean = draw_untreated(world, frame, volatility, np.random.default_rng([outcome_seed, 4]))
+    outcome = tau + untreated
     if world.exposed:
         outcome += spillovers(world, frame)
-    rows = tabulate(frame, outcome, tau)
+    if world.events:
+        outcome = np.random.default_rng([outcome_seed, 5]).poisson(np.exp(outcome)).astype(float)
+    rows = tabulate(frame, outcome, tau, mean)
     names = [f"x{j}" for j in range(len(frame.covariates))]
     data = DataConfig(
         name=world.name, unit="firm", time="year", cohort="first", outcome="y", is_log=False, covariates=names,
@@ -83,7 +89,7 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     )  # fmt: skip
     control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
     treated = {name: world.spill_ratio * slope for name, slope in control.items()}
-    return encode(rows, data, sha256_of(rows), "tau", control, treated)
+    return encode(rows, data, sha256_of(rows), "tau", control, treated, None, "mean")
 
 
 def check_world(world: GeneratorConfig) -> None:
@@ -149,18 +155,20 @@ def zipf(total: int, levels: int, tail: float) -> np.ndarray:
 
 def draw_untreated(
     world: GeneratorConfig, frame: Frame, volatility: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Outcomes without any adoption, shape (unit, period)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes without any adoption, and the mean over shocks and errors of their exponential; shape (unit, period)."""
     units, periods = frame.seen.shape
     ever = np.isfinite(frame.cohort)
-    alpha = world.unit_effect_sd * (rng.standard_normal(units) + 0.5 * ever)
+    alpha = world.level + world.unit_effect_sd * (rng.standard_normal(units) + 0.5 * ever)
     lambda_ = world.drift * np.arange(periods) + world.period_sd * rng.standard_normal(periods)
     slopes = 0.3 * np.where(np.arange(world.covariates) % 2, -1.0, 1.0)
     outcome = alpha[:, None] + lambda_ + np.tensordot(slopes, frame.covariates, axes=1)
+    scale = world.sd * np.exp(world.spread * volatility - world.spread**2 + world.ever * ever)
+    variance = scale**2 + world.industry_shock**2 + world.district_shock**2
+    mean = np.exp(np.minimum(outcome + variance[:, None] / 2, MOST_LOG))
     for code, sd in ((frame.industry, world.industry_shock), (frame.district, world.district_shock)):
         outcome += sd * ar1(rng.standard_normal((code.max() + 1, periods)), world.shock_rho)[code]
-    scale = world.sd * np.exp(world.spread * volatility - world.spread**2 + world.ever * ever)
-    return outcome + scale[:, None] * disturbances(world, units, rng)
+    return outcome + scale[:, None] * disturbances(world, units, rng), mean
 
 
 def disturbances(world: GeneratorConfig, units: int, rng: np.random.Generator) -> np.ndarray:
@@ -233,7 +241,7 @@ def spillovers(world: GeneratorConfig, frame: Frame) -> np.ndarray:
     return received * np.where(frame.treated, world.spill_ratio, 1.0)
 
 
-def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray) -> pd.DataFrame:
+def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray, mean: np.ndarray) -> pd.DataFrame:
     """Rows of the units and periods that are seen."""
     unit, period = np.nonzero(frame.seen)
     start = np.where(np.isfinite(frame.cohort), frame.cohort + FIRST, np.nan)
@@ -246,6 +254,7 @@ def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray) -> pd.DataFrame
         "district": np.char.add("d", np.char.zfill(frame.district[unit].astype(str), 3)),
         "y": outcome[unit, period],
         "tau": tau[unit, period],
+        "mean": mean[unit, period],
     }
     columns |= {f"x{j}": values[unit, period] for j, values in enumerate(frame.covariates)}
     return pd.DataFrame(columns)

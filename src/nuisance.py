@@ -39,6 +39,7 @@ import scipy.sparse as sp
 from scipy import optimize
 from scipy.special import gammaln
 
+from models.inputs import BY
 from src.design import Regression
 from src.panel import Panel, first_rows
 from src.products import (
@@ -67,6 +68,7 @@ WEAK = {
     "covariate": 1e4,
 }  # prior SDs in units of s; 1 for all else
 FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "covariate")  # the others' are estimated
+BESIDE = ("exposure", "difference", "kernel", "kernel_any", "kernel_number", "time", "fixed", "covariate")  # beside tau
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 
@@ -79,13 +81,17 @@ class Errors:
     ----------
     serial : {"none", "ar1"}
     scale : {"common", "unit"}
+        Of counts, "common" is no disturbance at all.
     shocks : tuple of str
         Exposures or groups whose levels have shocks of their own in every period.
+    events : bool
+        The outcome is a count, and all of this concerns its log mean.
     """
 
     serial: str = "none"
     scale: str = "common"
     shocks: tuple[str, ...] = ()
+    events: bool = False
 
     @property
     def plain(self) -> bool:
@@ -184,16 +190,7 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
     """
     panel = regression.panel
     work = Workspace.of(regression, errors, s)
-    now = Nuisance(
-        rho=0.3 if errors.serial == "ar1" else 0.0,
-        nu=4.0 if errors.scale == "unit" else np.inf,
-        never=1.0,
-        ever=1.0,
-        weight=np.ones(len(panel.units)),
-        log_scale=np.zeros(len(panel.units)),
-        shocks=work.shocks,
-        spreads={name: WEAK.get(name, 1.0) for name in work.blocks},
-    )
+    now = starting(work, errors)
     if errors.plain:
         return now
     for done in range(1, PASSES + 1):
@@ -211,6 +208,21 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
         rows = np.bincount(panel.unit)
         now = replace(now, weight=now.weight * (now.nu + rows - 1) / (now.nu + rows + 1))
     return now
+
+
+def starting(work: Workspace, errors: Errors) -> Nuisance:
+    """What the first pass starts from."""
+    units = len(work.panel.units)
+    return Nuisance(
+        rho=0.3 if errors.serial == "ar1" else 0.0,
+        nu=4.0 if errors.scale == "unit" else np.inf,
+        never=1.0,
+        ever=1.0,
+        weight=np.ones(units),
+        log_scale=np.zeros(units),
+        shocks=work.shocks,
+        spreads={name: WEAK.get(name, 1.0) for name in work.blocks},
+    )
 
 
 def distance(a: Nuisance, b: Nuisance) -> float:
@@ -266,11 +278,13 @@ class Workspace:
     draws: int
 
     @classmethod
-    def of(cls, regression: Regression, errors: Errors, s: float) -> Workspace:
-        """The workspace of a regression."""
+    def of(cls, regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = ()) -> Workspace:
+        """The workspace of a regression with the blocks `terms` of tau; with all pooled ones where none is given."""
         panel, design = regression.panel, regression.design
         shocks = shocks_of(panel, errors.shocks)
-        names = tuple(name for name in design.blocks if name not in ("group_cell",))
+        beside = [name for name in design.blocks if name in BESIDE or name.startswith(BY)]
+        kept = {*terms, *beside} if terms else set(design.blocks) - {"group_cell"}
+        names = tuple(name for name in design.blocks if name in kept)
         pieces = [shock_columns(panel, shock) for shock in shocks.values()]
         columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(names)]], format="csr"))
         ends = np.cumsum([sum(piece.shape[1] for piece in pieces), *(design.blocks[name].size for name in names)])
@@ -295,6 +309,15 @@ class Workspace:
             np.sqrt(panel.weight),
             int(np.clip(ENTRIES // len(panel.unit), LEAST_DRAWS, MOST_DRAWS)),
         )
+
+    @property
+    def shocked(self) -> int:
+        """Number of columns of shocks, which come first."""
+        return min((block.start for block in self.blocks.values()), default=0)
+
+    def columns_at(self, onset: float) -> sp.csr_array:
+        """The columns where differences have the share `onset` in the adoption period."""
+        return self.columns + (onset - 1) * self.first
 
 
 def shocks_of(panel: Panel, names: tuple[str, ...]) -> dict[str, Shock]:
@@ -356,15 +379,18 @@ def precision_of(panel: Panel, nuisance: Nuisance) -> sp.csr_array:
 
 
 def solve(work: Workspace, now: Nuisance) -> np.ndarray:
-    """Posterior of all coefficients at given nuisance parameters, shape (column, 1 + draw).
+    """Posterior of all coefficients at given nuisance parameters, as of `posterior`."""
+    stacked = sp.csr_array(sp.hstack([work.columns_at(now.onset), sp.csr_array(work.outcome[:, None])], format="csr"))
+    return posterior(work, now, within_products(stacked, work.panel.unit, precision_of(work.panel, now)))
+
+
+def posterior(work: Workspace, now: Nuisance, products: sp.csr_array) -> np.ndarray:
+    """Posterior of all coefficients given their cross-products and the outcome's, shape (column, 1 + draw).
 
     The mean comes first; the draws are deviations from it, divided by the square root of their number, so that sums of
     squares over columns are posterior second moments.
     """
     periods = len(work.gaps) + 1
-    columns = work.columns + (now.onset - 1) * work.first
-    stacked = sp.csr_array(sp.hstack([columns, sp.csr_array(work.outcome[:, None])], format="csr"))
-    products = within_products(stacked, work.panel.unit, precision_of(work.panel, now))
     shocks = list(now.shocks.values())
     first = shocks[0].levels * periods if shocks else 0
     rest, blocks = without_first_shocks(products, work.gaps, shocks)
@@ -505,9 +531,13 @@ def update_onset(work: Workspace, residual: np.ndarray, felt: np.ndarray, now: N
         precision @ felt
         - ones[:, None] * (np.add.reduceat(ones[:, None] * felt, work.start, axis=0) / total[:, None])[work.panel.unit]
     )
-    own, cross = float((pulled * felt).sum()), float((pulled * residual).sum())
-    better = now.onset + (cross - (now.onset - 1) / ONSET**2) / (own + 1 / ONSET**2)
-    return float(np.clip(now.onset + STRIDE * (better - now.onset), 0.0, MOST_ONSET))
+    return onset_beyond(now.onset, float((pulled * felt).sum()), float((pulled * residual).sum()))
+
+
+def onset_beyond(onset: float, own: float, cross: float) -> float:
+    """The step of `update_onset` from E[(F u)'M F u] and E[(F u)'M r]."""
+    better = onset + (cross - (onset - 1) / ONSET**2) / (own + 1 / ONSET**2)
+    return float(np.clip(onset + STRIDE * (better - onset), 0.0, MOST_ONSET))
 
 
 def t_likelihood(q: np.ndarray, free: np.ndarray, ever: np.ndarray, nu: float, never: float, treated: float) -> float:

@@ -110,16 +110,20 @@ class Truth:
         Effect per unit share of each exposure.
     spill : array, shape (row,), optional
         Effect of others' adoption on untreated rows, where no slope of an exposure says it.
+    mean : array, shape (row,), optional
+        Expected count without any adoption, where the outcome is a count.
     """
 
     tau: np.ndarray
     slope_control: dict[str, float]
     slope_treated: dict[str, float]
     spill: np.ndarray | None = None
+    mean: np.ndarray | None = None
 
     def of_rows(self, keep: np.ndarray) -> Truth:
         """What is true of the rows of `keep`, shape (row,)."""
-        return replace(self, tau=self.tau[keep], spill=None if self.spill is None else self.spill[keep])
+        spill, mean = (None if values is None else values[keep] for values in (self.spill, self.mean))
+        return replace(self, tau=self.tau[keep], spill=spill, mean=mean)
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ class Panel:
     truth : Truth, optional
     fixed : dict of str to Factor
         Classifications whose levels have an effect of their own in every period.
+    offset : array of float, shape (row,), optional
+        Exposure to risk of counts, in units of what their rate is of; ones where not given.
     """
 
     name: str
@@ -173,6 +179,12 @@ class Panel:
     notes: tuple[str, ...] = ()
     truth: Truth | None = None
     fixed: dict[str, Factor] = field(default_factory=dict)
+    offset: np.ndarray | None = None
+
+    @property
+    def log_offset(self) -> np.ndarray:
+        """Logarithm of the exposure to risk, shape (row,)."""
+        return np.zeros(len(self.unit)) if self.offset is None else np.log(self.offset)
 
     @property
     def periods(self) -> np.ndarray:

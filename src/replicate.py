@@ -21,7 +21,7 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import counties, estimand, sample, trace
+from src import counties, estimand, rates, sample, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
@@ -31,7 +31,7 @@ from src.coverage import EXPLAINED
 from src.design import Regression, build_design
 from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
-from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve
+from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve, unpooled
 from src.kernel import completed
 from src.panel import Panel
 from src.sample import stopwatch
@@ -48,6 +48,8 @@ SOURCES = (
     "identify",
     "frequentist",
     "rings",
+    "poisson",
+    "rates",
     "estimators",
     "replicate",
 )
@@ -133,17 +135,18 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
         with stopwatch(seconds, f"{model} collapse"):
             if units not in evidence:
                 regression, _ = build_design(panel, shares, units)
-                evidence[units] = collapse(regression, errors_of(config, regression))
+                evidence[units] = collapse(regression, errors_of(config, regression), unpooled(config, regression))
         theta, checks[model] = sampled(config, evidence[units], STRIDE * study.seed + r, compiled, seconds)
         with stopwatch(seconds, f"{model} estimands"):
-            found, draws = effects(theta, evidence[units])
-            rows = model_rows(found, draws)
+            found, draws, truth = effects(theta, evidence[units], STRIDE * study.seed + r)
+            rows = model_rows(found, draws, truth)
             rows = pd.concat([rows, explained_rows(theta, evidence[units].regression)], ignore_index=True)
             parts.append(rows.assign(estimator=model))
             checks[model]["rhat"] = float(az.rhat(draws[..., 0]))
     with stopwatch(seconds, "estimators"):
         plain = evidence[False].regression if False in evidence else build_design(panel, shares)[0]
-        parts.append(classical_rows(plain, shares, study.estimators))
+        events = study.likelihood.name.startswith("poisson")
+        parts.append(classical_rows(plain, shares, study.estimators, events))
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True).assign(replication=r)
     frame = frame[["replication", "estimator", *(name for name in parts[0] if name != "estimator")]]
     frame.attrs = {"seconds": seconds, "checks": checks}
@@ -185,24 +188,36 @@ def structure(design: Design, evidence: CrossProducts) -> tuple:
     return blocks, design.blocks["path"].levels, evidence.sigma_known
 
 
-def effects(theta: xr.DataArray, collapsed: Collapsed) -> tuple[list[Average], np.ndarray]:
-    """Estimands of a panel and their draws, shape (chain, draw, estimand)."""
+def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[Average], np.ndarray, np.ndarray]:
+    """Estimands of a panel, their draws, shape (chain, draw, estimand), and truths, shape (estimand,).
+
+    Of counts, the logarithm of the ratio of means: log(1 + percent / 100).
+    """
     regression = collapsed.regression
     found = estimand.averages(regression, collapsed.evidence, trace.terms(theta))
-    return found, estimand.draw_estimands(theta, regression.design.all_labels, found)
+    draws = estimand.draw_estimands(theta, regression.design.all_labels, found)
+    if collapsed.levels is None:
+        return found, draws, of_averages(found)
+    ratios, truth = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
+    return found, log_ratio(ratios), log_ratio(truth)
 
 
-def model_rows(found: list[Average], draws: np.ndarray) -> pd.DataFrame:
+def log_ratio(percent: np.ndarray) -> np.ndarray:
+    """Logarithm of one plus a share in percent."""
+    return np.log1p(np.maximum(percent / 100, -1 + 1e-12))
+
+
+def model_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     """Rows of a model; NaN where its draws never vary, because then it fixes the effect and finds nothing.
 
     Parameters
     ----------
     found : list of Average
     draws : array, shape (chain, draw, estimand)
+    truth : array, shape (estimand,)
     """
     flat = draws.reshape(-1, len(found))
     flat = np.where(np.ptp(flat, axis=0) > 0, flat, np.nan)
-    truth = np.array([average.truth for average in found])
     blank = np.where(np.isnan(flat).any(axis=0) | np.isnan(truth), np.nan, 0.0)
     columns = {
         "estimate": flat.mean(axis=0),
@@ -213,7 +228,7 @@ def model_rows(found: list[Average], draws: np.ndarray) -> pd.DataFrame:
     for mass in MASSES:
         tails = [(1 - mass) / 2, (1 + mass) / 2]
         columns[f"low_{100 * mass:.0f}"], columns[f"high_{100 * mass:.0f}"] = np.quantile(flat, tails, axis=0)
-    return pd.concat([about(found), pd.DataFrame(columns)], axis=1)
+    return pd.concat([about(found, truth), pd.DataFrame(columns)], axis=1)
 
 
 def explained_rows(theta: xr.DataArray, regression: Regression) -> pd.DataFrame:
@@ -228,13 +243,20 @@ def explained_rows(theta: xr.DataArray, regression: Regression) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def about(found: list[Average]) -> pd.DataFrame:
+def about(found: list[Average], truth: np.ndarray) -> pd.DataFrame:
     """What the estimands are and what is true of them."""
-    names = [*KEYS, "n_units", "truth"]
-    return pd.DataFrame([{name: getattr(average, name) for name in names} for average in found])
+    names = [*KEYS, "n_units"]
+    return pd.DataFrame([{name: getattr(average, name) for name in names} for average in found]).assign(truth=truth)
 
 
-def classical_rows(regression: Regression, shares: dict[str, np.ndarray], names: tuple[str, ...]) -> pd.DataFrame:
+def of_averages(found: list[Average]) -> np.ndarray:
+    """What is true of averages, shape (estimand,)."""
+    return np.array([average.truth for average in found])
+
+
+def classical_rows(
+    regression: Regression, shares: dict[str, np.ndarray], names: tuple[str, ...], events: bool
+) -> pd.DataFrame:
     """Rows of the frequentist estimators, Student's t with (units - 1) degrees of freedom about the estimate.
 
     Parameters
@@ -243,13 +265,19 @@ def classical_rows(regression: Regression, shares: dict[str, np.ndarray], names:
         Of the panel.
     shares : dict of str to array, shape (row,)
     names : tuple of str
+    events : bool
+        The outcome is a count: everything is the logarithm of a ratio of means.
     """
     panel = regression.panel
     spoken = np.ones(int(panel.treated.sum()), dtype=bool)
-    truths = about([*own_effects(regression, spoken), *spillover_effects(regression, spoken)])
+    found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
+    truths = about(found, log_ratio(rates.truths(regression, found)["percent"]) if events else of_averages(found))
     truths.loc[len(truths)] = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0}
     table = keyed(estimate(panel, shares, MASSES[-1], names, ESTIMATORS | counties.ESTIMATORS))
-    table = table[table["scale"] == "outcome"]
+    table = table[table["scale"] == ("percent" if events else "outcome")]
+    if events:
+        ratio = log_ratio(table["estimate"].to_numpy(dtype=float))
+        table = table.assign(estimate=ratio, se=table["se"].astype(float) / (100 * np.exp(ratio)))
     known = truths.merge(table[[*KEYS, "estimator", "estimate", "se"]], on=KEYS)
     middle, se = known["estimate"].astype(float), known["se"].astype(float)
     t = stats.t(len(panel.units) - 1)

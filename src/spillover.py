@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.inputs import BY
-from src.average import Average, extrapolation, join, subset_averages
+from src.average import NO_ROWS, Average, extrapolation, join, subset_averages
 from src.design import Regression
 from src.exposure import flat_exposures, is_share, sources
 from src.identify import moves
@@ -21,6 +21,7 @@ from src.kernel import BLOCKS, STEPS
 from src.panel import Panel, count
 
 PER_SD = "per SD of the exposure"  # begins the note of a slope that is not per percentage point
+TOTALS = ("direct", "total_treated", "switching", "spill_treated", "spill_control", "overall")  # over rows
 IN_OWN = "what others' adoption does to adopters counts into the effect of their own"
 
 
@@ -94,7 +95,10 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
         reason = note if rows.any() else "not identified: no such row is exposed"
         if enough and flat and moves(weights, of_others):
             enough, reason = False, "not identified: " + "; ".join(flat.values())
-        return Average(estimand, group, level, weights, n_units, int(rows.sum()), float(truth), reason, enough)
+        return Average(
+            *(estimand, group, level, weights, n_units, int(rows.sum()), float(truth), reason, enough),
+            rows=np.flatnonzero(rows) if estimand in TOTALS else NO_ROWS,
+        )
 
     exposed = regression.shares.any(axis=1) | (surface is not None and surface.reached)
     treated, control = panel.treated, ~panel.treated & exposed

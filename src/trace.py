@@ -27,7 +27,7 @@ LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas",
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
     *("panel", "read", "validate", "ties", "encode", "synthetic", "exposure", "kernel"),
-    *("design", "products", "nuisance", "collapse", "sample"),
+    *("design", "products", "nuisance", "sites", "counts", "collapse", "sample"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from src.config import DataConfig, ExposureConfig, exposure_entries
-from src.panel import Factor, PanelError, count, first_rows, some
+from src.panel import Factor, Panel, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
 
 MARKS = ":@/[]"  # with which labels and paths are put together
@@ -195,6 +195,7 @@ def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
         ("data.treated", data.treated),
         ("data.outcome", data.outcome),
         *(("data.covariates", name) for name in data.covariates),
+        ("data.offset", data.offset),
         ("data.weights", data.weights),
         *(("data.fixed_effects", name) for name in data.fixed_effects),
         *((f"data.groups.{key}", name) for key, name in data.groups.items()),
@@ -302,6 +303,10 @@ def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
         "data.outcome": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller), *of_outcome],
         "data.covariates": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller)],
         "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, NOT_NEGATIVE)],
+        "data.offset": [
+            (rule, "give every row an exposure to risk above 0, such as its population")
+            for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, ABOVE_ZERO)
+        ],
         "data.groups": [(LABELLED, "give them a level or drop them")],
         "data.fixed_effects": [(LABELLED, "give them a level or drop them")],
         "data.exposures": [(LABELLED, "give them a level or drop them")],
@@ -444,3 +449,29 @@ def check_outcome(outcome: np.ndarray, unit: np.ndarray, name: str) -> None:
             f"data.outcome: column {name!r} varies by no more than {within.max():.3g} within a unit: give it in a "
             "smaller unit"
         )
+
+
+def check_counts(panel: Panel, transform: str, weights: str | None) -> None:
+    """Refuse an outcome that is no count, or what a likelihood of counts cannot take.
+
+    Raises
+    ------
+    PanelError
+    """
+    if transform != "none":
+        raise PanelError(f"data.transform={transform}: a likelihood of counts takes them as they are: use none")
+    if weights:
+        raise PanelError(
+            f"data.weights={weights}: counts have no weights yet: set it to null, or use likelihood=gaussian"
+        )
+    for problem, wrong in (
+        ("negative", panel.outcome < 0),
+        ("not a whole number", panel.outcome != np.round(panel.outcome)),
+    ):
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            cases = [f"unit {panel.units[panel.unit[r]]} in {panel.time[r]}: {panel.outcome[r]:g}" for r in rows]
+            raise PanelError(
+                f"data.outcome is {problem} in {count(len(rows), 'row')} ({some(cases)}), so it is no count: correct "
+                "them, or use likelihood=gaussian"
+            )

@@ -26,7 +26,11 @@ def fit_one(seed: int, priors: Priors) -> pd.DataFrame:
     tree = sample.draw_posterior(model, draws=500, tune=600, seed=seed)
     found = estimand.averages(collapsed.regression, collapsed.evidence, tuple(design.blocks))
     draws = estimand.draw_estimands(tree["posterior"]["theta"] * collapsed.s, design.all_labels, found)
-    return estimand.table(draws, found, 0.95, is_log=True).query("scale == 'outcome'").assign(seed=seed)
+    return (
+        estimand.table(estimand.linear_scales(draws, found, is_log=True), found, 0.95)
+        .query("scale == 'outcome'")
+        .assign(seed=seed)
+    )
 
 
 @pytest.mark.slow

@@ -204,9 +204,12 @@ def test_a_sweep_finishes_its_jobs_and_exits_with_the_worst_code(monkeypatch, tm
 def test_estimators_are_those_that_there_are():
     from src.config import ESTIMATORS
     from src.estimators import ESTIMATORS as FUNCTIONS
+    from src.fit import twins_of
 
     assert list(FUNCTIONS) == list(ESTIMATORS)
-    assert set(composed().estimators) <= set(ESTIMATORS)
+    assert twins_of(composed()) == ["twfe", "twfe_exposures", "etwfe"]
+    assert twins_of(composed("likelihood=poisson")) == ["poisson_twfe", "poisson_etwfe"]
+    assert twins_of(composed("likelihood=poisson", "estimators=[twfe]")) == ["twfe"]
 
 
 def test_the_largest_seed_draws():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -72,6 +73,20 @@ def run(panel_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "mine"
     code = call(fit.fit, *of_file(panel_file), f"hydra.run.dir={folder}")
     return folder, code
+
+
+@pytest.fixture(scope="module")
+def counted(panel_file, tmp_path_factory):
+    """A run on counts, with exposure to risk."""
+    frame = pd.read_csv(panel_file, keep_default_na=False, na_values=[""])
+    frame["patents"] = np.random.default_rng(2).poisson(frame["patents"])
+    frame["staff"] = 1 + frame["firm"] % 3
+    path = tmp_path_factory.mktemp("counts") / "counts.csv"
+    frame.to_csv(path, index=False)
+    folder = tmp_path_factory.mktemp("runs") / "counts"
+    arguments = [a for a in of_file(path) if "transform" not in a]
+    code = call(fit.fit, *arguments, "likelihood=poisson_lognormal", "data.offset=staff", f"hydra.run.dir={folder}")
+    return folder, code, arguments
 
 
 @pytest.fixture
@@ -246,7 +261,56 @@ def test_the_contracts_checker_finds_nothing(run):
     checker = ROOT.parent / "shared" / "checks" / "run_folder.py"
     if not checker.is_file():
         pytest.skip("the contract's checker is not beside this checkout")
-    import subprocess
-
     done = subprocess.run([sys.executable, checker, run[0]], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "0 problems"
+
+
+def test_counts_keep_the_contract(counted):
+    folder, code, _ = counted
+    diagnostics = json.loads((folder / "diagnostics.json").read_text())
+    assert code == (0 if diagnostics["ok"] else 3)
+    assert diagnostics["nuisance"]["likelihood"] == "poisson_lognormal"
+    rows = table(folder / "estimands.csv")
+    assert set(rows["scale"]) == {"outcome", "percent", "log"}
+    total = rows[rows["estimand"] == "total_treated"].set_index("scale")
+    assert total.loc["percent", "low"] < 100 * np.expm1(0.4) < total.loc["percent", "high"]
+    assert total.loc["percent", "low"] > -50
+    att = rows[rows["estimand"] == "att"].set_index("scale")["mean"]
+    twins = table(folder / "comparison.csv")
+    assert {"hier", "poisson_twfe", "poisson_etwfe"} == set(twins["estimator"])
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        assert float(tree["estimand"]["att"].mean()) == pytest.approx(att["outcome"])
+
+
+def test_counts_pass_the_contracts_checker(counted):
+    checker = ROOT.parent / "shared" / "checks" / "run_folder.py"
+    if not checker.is_file():
+        pytest.skip("the contract's checker is not beside this checkout")
+    done = subprocess.run([sys.executable, checker, counted[0]], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "0 problems"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.transform=log1p"], "data.transform=log1p: a likelihood of counts takes them as they are"),
+        (["data.weights=staff"], "data.weights=staff: counts have no weights yet"),
+        (["data.outcome=size"], "data.outcome is negative in"),
+        (["data.outcome=half"], "data.outcome is not a whole number in"),
+        (["data.offset=none_there"], "no column 'none_there' (data.offset"),
+        (["data.offset=size"], "data.offset: column 'size'"),
+        (["likelihood=poisson", "likelihood.serial=ar1"], "likelihood.serial=ar1 is not an option; choose from none"),
+    ],
+)
+def test_what_counts_cannot_be(counted, tmp_path, capsys, settings, said):
+    arguments = counted[2]
+    path = next(a for a in arguments if a.startswith("data.path=")).removeprefix("data.path=")
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""]).assign(half=lambda f: f["patents"] + 0.5)
+    frame.to_csv(tmp_path / "panel.csv", index=False)
+    mine = ["data.covariates=[]" if a.startswith("data.covariates") else a for a in arguments]
+    mine = [f"data.path={tmp_path / 'panel.csv'}" if a.startswith("data.path") else a for a in mine]
+    given = ["likelihood=poisson_lognormal"] if settings[0] != "likelihood=poisson" else []
+    code = call(fit.fit, *mine, *given, *settings, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()

@@ -15,7 +15,9 @@ from src.panel import PanelError
 from tests.test_command import composed_study
 
 WORLDS = sorted((CONF / "generator").glob("*.yaml"))
-NAMES = [path.stem for path in WORLDS if "counties" not in path.read_text()]  # the others are of test_counties
+HERE = [path.stem for path in WORLDS if "counties" not in path.read_text()]  # the others are of test_counties
+COUNTS = [path.stem for path in WORLDS if "counts" in path.read_text()]
+NAMES = [name for name in HERE if name not in COUNTS]
 NOTHING = {
     "effect": 0.0, "ownership_gap": 0.0, "industry_law": "normal", "industry_sd": 0.0, "unit_sd": 0.0,
     "cohort_effects": [], "jump": 0.0, "spill_district": 0.0, "spill_industry": 0.0,
@@ -47,7 +49,19 @@ def test_outcomes_with_effects_less_outcomes_without_are_the_truth(name):
     assert list(panel.groups) == (["industry", "ownership"] if mine.grouped else [])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_average_to_what_is_true_of_them(name):
+    mine = world(name, units=4000, adopters=[400] * len(world(name).starts), sd=0.3, spread=0.2, unit_effect_sd=0.5)
+    panel = draw(mine, 3, 4)
+    truth = panel.truth
+    assert (panel.outcome == np.round(panel.outcome)).all()
+    others = sum(share * truth.slope_control[exposure] for exposure, share in row_shares(panel)[0].items())
+    expected = truth.mean * np.exp(truth.tau + others)
+    for rows in (panel.treated, ~panel.treated):
+        assert panel.outcome[rows].mean() == pytest.approx(expected[rows].mean(), rel=0.06)
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_every_unit_is_seen_and_every_adopter_before_adoption(name):
     mine = world(name)
     for design in range(6):

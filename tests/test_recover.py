@@ -145,7 +145,7 @@ def test_coverage_by_pit_is_coverage_by_ends(classical):
     draws = np.random.default_rng(0).normal(size=(4, 2000, 1)) + np.zeros(40)
     truths = np.linspace(-3, 3, 40)
     found = [replicate.Average("att", "", str(k), np.zeros(0), 1, 1, truth) for k, truth in enumerate(truths)]
-    for rows in (known, replicate.model_rows(found, draws)):
+    for rows in (known, replicate.model_rows(found, draws, truths)):
         for mass in MASSES:
             by_pit = (rows["pit"] - 0.5).abs() <= mass / 2
             assert (by_pit == holds(rows, mass)).all()
@@ -155,7 +155,7 @@ def test_coverage_by_pit_is_coverage_by_ends(classical):
 def test_a_model_that_fixes_an_effect_estimates_nothing():
     draws = np.stack([np.zeros((2, 50)), np.full((2, 50), np.nan), np.random.default_rng(0).normal(size=(2, 50))], -1)
     found = [replicate.Average("contrast", "g", str(k), np.zeros(0), 1, 1, 0.1) for k in range(3)]
-    rows = replicate.model_rows(found, draws)
+    rows = replicate.model_rows(found, draws, np.full(3, 0.1))
     numbers = rows.drop(columns=["estimand", "group", "level", "n_units", "truth"])
     assert numbers.iloc[:2].isna().all(axis=None)
     assert numbers.iloc[2].notna().all()

@@ -1,0 +1,269 @@
+"""Counts brought to the evidence that a Gaussian outcome leaves: what is sampled afterwards is shared.
+
+    y_it ~ Poisson(exp(a_i + f_it + z_it)),    z_i ~ Normal(0, omega_i R(rho)),    a_i flat
+    f_it = log(offset_it) + lambda_t + x_it'beta + z_it'theta + sum over shock groups of u_{k(i) t}
+    omega_i on a grid, with probabilities pi apart for ever- and never-treated units
+
+    Regression ──passes──▶ rho, pi, shocks, spreads, onset ──sites──▶ W, W zeta ──products──▶ evidence
+
+`src.sites` has the approximations of single units. Each pass
+
+1. improves the sites at the present f, and takes from the bound of every unit and omega what uncertainty about f costs
+   it, tr(W C) / 2, C the posterior covariance of f: without it omega would come out too small, because effects of units
+   and shocks take what is disturbance;
+2. renews pi by expectation-maximisation, and rho by a parabola through the sum over units of log sum pi exp(bound);
+3. solves for all coefficients under Normal priors that do not depend on the model, and renews shocks, spreads and onset
+   as `src.nuisance` does for Gaussian outcomes.
+
+Then W_i is multiplied by (nu + p) / (nu + p + 2), p = rows - 1 and nu = 2 / Var_pi(log omega), as with Gaussian scales.
+`likelihood=poisson` is omega = 0: the multinomial Poisson, conditional on the total of each unit. Units without any
+event say nothing about f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import logsumexp
+
+from src.design import Regression
+from src.nuisance import (
+    MOST_RHO,
+    SETTLED,
+    Errors,
+    Nuisance,
+    Workspace,
+    distance,
+    onset_beyond,
+    posterior,
+    starting,
+    update_shocks,
+    update_spreads,
+)
+from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
+
+OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
+PASSES, FIRST_PASSES, WARM_PASSES, LAST_PASSES = 40, 12, 2, 10
+LOWEST = 5.0  # in the logarithm, omega = 0 stands for a fifth of the next one
+MOST_NU = 200.0
+FLAT = 100.0  # prior SD of what is not pooled
+MOST_MOVED = 1.5  # of f in one pass
+SLIDE = 0.05  # distance of the three points of the parabola in rho
+MOST_SLIDE = 0.15
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What the counts say of the level of each unit, given f: a_i ~ Normal((pull - weight'f) / total, 1 / total).
+
+    Attributes
+    ----------
+    weight : array, shape (row,)
+    pull, total : array, shape (unit,)
+        0 for units without any event. Shocks are in `pull`, at their posterior mean.
+    share : array, shape (unit, grid point)
+        Posterior probability of each omega; E[exp(z)] = exp(omega / 2).
+    omega : array, shape (grid point,)
+    """
+
+    weight: np.ndarray
+    pull: np.ndarray
+    total: np.ndarray
+    share: np.ndarray
+    omega: np.ndarray
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What passes leave.
+
+    Attributes
+    ----------
+    nuisance : Nuisance
+    information : sparse array, shape (row, row)
+        W.
+    moment : array, shape (row,)
+        W zeta, less W log(offset).
+    levels : Levels
+    masses : dict of str to dict of float to float
+        pi, of never- and ever-treated units.
+    """
+
+    nuisance: Nuisance
+    information: sp.csr_array
+    moment: np.ndarray
+    levels: Levels
+    masses: dict[str, dict[float, float]]
+
+
+def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = ()) -> Counted:
+    """Nuisance parameters of the disturbance, and the sites at them.
+
+    Parameters
+    ----------
+    regression : Regression
+        With counts as outcome.
+    errors : Errors
+    s : float
+        Log points: the unit of the coefficients and of the priors that the passes use.
+    terms : tuple of str
+        Blocks of tau of a model that pools nothing: the sites are then taken at its own estimate, under flat priors.
+        None: at an estimate that pools everything.
+    """
+    panel = regression.panel
+    work = Workspace.of(regression, errors, 1.0, terms)
+    counts = Counts.of(panel.outcome, panel.unit, panel.time)
+    omega = OMEGA[:1] if errors.scale == "none" else OMEGA
+    serial = errors.serial == "ar1" and len(omega) > 1
+    now = replace(starting(work, errors), rho=0.3 if serial else 0.0, nu=np.inf)
+    if terms:
+        now = replace(now, spreads=now.spreads | dict.fromkeys(terms, FLAT))
+    ever = work.ever[counts.unit]
+    masses = np.full((2, len(omega)), 1 / len(omega))
+    offset = panel.log_offset
+    f, spread = offset, np.zeros((len(offset), 1))
+    sites = Sites.start(counts, counts.padded(f), len(omega))
+    sites = improved(sites, counts, Prior.of(counts, now.rho), omega, counts.padded(f), FIRST_PASSES, damped=3)
+    moved, done = np.inf, 0
+    while done < PASSES and (moved > SETTLED or done < 4):
+        before, done = now, done + 1
+        padded, loose = counts.padded(f), counts.padded(spread)
+
+        def tried(rho: float, sites: Sites, padded=padded, loose=loose) -> tuple[Sites, np.ndarray]:
+            prior = Prior.of(counts, rho)
+            sites = improved(sites, counts, prior, omega, padded, WARM_PASSES)
+            return sites, bound(sites, counts, prior, omega, padded) - spent(sites, counts, prior, omega, padded, loose)
+
+        if serial and done > 1:
+            now = replace(now, rho=better_rho(now.rho, sites, masses[ever.astype(int)], tried))
+        sites, bounds = tried(now.rho, sites)
+        if errors.scale == "common":
+            together = shares(bounds.sum(axis=0, keepdims=True), np.full((1, len(omega)), 1 / len(omega)))
+            masses, share = np.repeat(together, 2, axis=0), np.repeat(together, len(bounds), axis=0)
+        else:
+            masses = better_masses(bounds, masses, ever)
+            share = shares(bounds, masses[ever.astype(int)])
+        prior = Prior.of(counts, now.rho)
+        information, moment = evidence(sites, counts, prior, omega, padded, share, len(offset))
+        moment = moment - information @ offset
+        columns = s * work.columns_at(now.onset)
+        coefficients = posterior(work, now, products_of(columns, information, moment))
+        felt = columns @ coefficients
+        step = felt[:, 0] + offset - f
+        step *= min(1.0, MOST_MOVED / max(np.abs(step[counts.row[counts.real]]).max(), 1e-9))
+        f, spread = f + step, felt[:, 1:]
+        spreads = now.spreads
+        now = renewed(work, coefficients, now, information, moment, felt, s)
+        now = replace(now, spreads=spreads) if terms else now
+        moved = max(distance(before, now), float(np.abs(step[counts.row[counts.real]]).max()) / 5)
+    now = replace(described(now, omega, masses, errors, s), passes=done, settled=bool(moved <= SETTLED))
+    factor = np.ones(len(panel.units))
+    if np.isfinite(now.nu):
+        free = np.bincount(panel.unit) - 1
+        factor = (now.nu + free) / (now.nu + free + 2)
+    information = sp.csr_array(sp.diags_array(factor[panel.unit]) @ information)
+    moment = factor[panel.unit] * moment
+    shocked = s * work.columns[:, : work.shocked] @ coefficients[: work.shocked, 0]
+    levels = levels_of(sites, counts, prior, omega, counts.padded(f), share, shocked, len(panel.units))
+    return Counted(
+        now,
+        information,
+        moment,
+        levels,
+        {name: dict(zip(omega.tolist(), masses[k].tolist(), strict=True)) for k, name in enumerate(("never", "ever"))},
+    )
+
+
+def described(now: Nuisance, omega: np.ndarray, masses: np.ndarray, errors: Errors, s: float) -> Nuisance:
+    """SD of the disturbance of never- and of ever-treated units, and nu, in the terms of Gaussian errors."""
+    never, ever = np.sqrt(masses @ omega) / s
+    if errors.scale != "unit":
+        return replace(now, never=float(never), ever=float(ever))
+    log = np.log(np.maximum(omega, omega[1] / LOWEST))
+    variance = np.mean(masses @ log**2 - (masses @ log) ** 2)
+    return replace(now, never=float(never), ever=float(ever), nu=float(2 / max(variance, 2 / MOST_NU)))
+
+
+def levels_of(
+    sites: Sites,
+    counts: Counts,
+    prior: Prior,
+    omega: np.ndarray,
+    f: np.ndarray,
+    share: np.ndarray,
+    shocked: np.ndarray,
+    units: int,
+) -> Levels:
+    """Levels of all units of the panel; `shocked`, shape (row,), is what shocks are in f."""
+    weight, pull = np.zeros(len(shocked)), np.zeros(units)
+    of_slots, pull[counts.unit] = level(sites, counts, prior, omega, f, share)
+    weight[counts.row[counts.real]] = of_slots[counts.real]
+    pull[counts.unit] -= (of_slots * counts.padded(shocked)).sum(axis=0)
+    total, of_units = np.zeros(units), np.full((units, len(omega)), 1 / len(omega))
+    total[counts.unit], of_units[counts.unit] = of_slots.sum(axis=0), share
+    return Levels(weight, pull, total, of_units, omega)
+
+
+def renewed(
+    work: Workspace,
+    coefficients: np.ndarray,
+    now: Nuisance,
+    information: sp.csr_array,
+    moment: np.ndarray,
+    felt: np.ndarray,
+    s: float,
+) -> Nuisance:
+    """Onset, shocks and spreads after a pass."""
+    first = s * (work.first @ coefficients)
+    pulled = information @ first
+    cross = float(first[:, 0] @ moment - (pulled * felt).sum())
+    now = replace(now, onset=onset_beyond(now.onset, float((pulled * first).sum()), cross))
+    return update_spreads(work, coefficients, update_shocks(work, coefficients, now))
+
+
+def better_rho(rho: float, sites: Sites, masses: np.ndarray, tried) -> float:
+    """Maximum of the parabola through the likelihood at three values of rho.
+
+    Parameters
+    ----------
+    rho : float
+    sites : Sites
+    masses : array, shape (unit, grid point)
+    tried : callable
+        Sites and bounds at another rho.
+    """
+    points = np.clip(rho + np.array([-SLIDE, 0.0, SLIDE]), -MOST_RHO, MOST_RHO)
+    with np.errstate(divide="ignore"):
+        values = [float(logsumexp(np.log(masses) + tried(float(x), sites)[1], axis=1).sum()) for x in points]
+    left, middle, right = values
+    bend, slope = (left - 2 * middle + right) / SLIDE**2, (right - left) / (2 * SLIDE)
+    step = -slope / bend if bend < 0 else np.sign(slope) * MOST_SLIDE
+    return float(np.clip(rho + np.clip(step, -MOST_SLIDE, MOST_SLIDE), -MOST_RHO, MOST_RHO))
+
+
+def better_masses(bounds: np.ndarray, masses: np.ndarray, ever: np.ndarray) -> np.ndarray:
+    """pi after some steps of expectation-maximisation, shape (2, grid point): never-, then ever-treated."""
+    found = masses.copy()
+    for treated in (0, 1):
+        mine = bounds[ever == treated]
+        if len(mine):
+            for _ in range(5):
+                total = shares(mine, found[treated]).sum(axis=0)
+                found[treated] = (total + 1 / len(total)) / (len(mine) + 1)
+    return found
+
+
+def shares(bounds: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Posterior probability of each omega, shape (unit, grid point)."""
+    with np.errstate(divide="ignore"):
+        log = bounds + np.log(masses)
+    return np.exp(log - logsumexp(log, axis=1, keepdims=True))
+
+
+def products_of(columns: sp.csr_array, information: sp.csr_array, moment: np.ndarray) -> sp.csr_array:
+    """Cross-products of the columns and, last, of the outcome zeta (whose own square nothing needs: 0)."""
+    gram = columns.T @ (information @ columns)
+    pull = sp.csr_array((columns.T @ moment)[:, None])
+    return sp.csr_array(sp.block_array([[gram, pull], [pull.T, None]], format="csr"))

@@ -1,0 +1,272 @@
+"""Effects on counts: in events, and in proportion to the events that there would be without any adoption.
+
+    m_it = alpha_i E[exp(z_it + shocks)] exp(lambda_t + x_it'beta) offset_it        expected count, nobody adopts
+    percent = 100 sum over rows m_it (exp(high_it) - exp(low_it)) / sum over rows m_it
+    outcome = sum over rows m_it (exp(high_it) - exp(low_it)) / number of rows      events a unit and period
+    log     = mean over rows (high_it - low_it)                                     the row average, in log points
+
+with, in the terms of `src.estimand`,
+
+    att, att_by, att_event, att_cohort, att_gt, direct      high = tau                       low = 0
+    total_treated, spill_control, overall                   high = tau + S'delta             low = 0
+    spill_treated                                           high = tau + S'delta_treated     low = tau
+    switching                                               high = tau + S'delta_treated     low = S'delta_control
+
+so that total_treated = direct + spill_treated draw by draw, in events and in percent. Large units count for more than
+small ones, unlike in `log`; `effective units` says how many of equal size there are behind a number. A unit without any
+event has alpha_i = 0: it is in the number of rows, and adds nothing to either sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import xarray as xr
+
+from models.inputs import BY
+from src.average import Average
+from src.collapse import Collapsed
+from src.counts import Levels
+from src.design import NUISANCE, Regression
+from src.estimand import Scales, percent
+
+CHUNK = 8_000_000  # numbers at a time
+MOST_LOG = 60.0
+SLOPES = ("spill_per_pp", "spill_by", "spill_at")  # ratios of means by themselves
+OWN = ("att", "att_by", "att_event", "att_cohort", "att_gt", "direct")
+ENDS = dict.fromkeys(OWN, ("own", "none")) | {
+    "total_treated": ("all", "none"),
+    "spill_control": ("all", "none"),
+    "overall": ("all", "none"),
+    "spill_treated": ("all", "own"),
+    "switching": ("all", "others"),
+}  # what is felt in the two worlds that an estimand compares
+
+
+@dataclass(frozen=True)
+class Felt:
+    """Log points that each row feels, as linear maps of the coefficients, sparse of shape (row, column).
+
+    Attributes
+    ----------
+    own : sparse array
+        tau at zero exposure, on treated rows.
+    others : sparse array
+        S'delta_control.
+    more : sparse array
+        S'difference, on treated rows.
+    """
+
+    own: sp.csr_array
+    others: sp.csr_array
+    more: sp.csr_array
+
+    @classmethod
+    def of(cls, regression: Regression) -> Felt:
+        """Those of a regression."""
+        design, treated = regression.design, regression.panel.treated.astype(float)
+        of_others = [name for name in design.blocks if name in ("exposure", "kernel", "kernel_any", "kernel_number")]
+        of_others += [name for name in design.blocks if name.startswith(BY)]
+        kept = np.ones(design.size)
+        for name in (*of_others, *NUISANCE, "difference"):
+            if name in design.blocks:
+                kept[design.blocks[name].columns] = 0.0
+        own = regression.matrix @ sp.diags_array(kept)
+        is_other = np.isin(np.arange(design.size), positions(regression, of_others)).astype(float)
+        others = regression.matrix @ sp.diags_array(is_other)
+        more = sp.csr_array(own.shape)
+        if "difference" in design.blocks:
+            columns = positions(regression, ["difference"])
+            place = sp.csr_array(
+                (np.ones(len(columns)), (np.arange(len(columns)), columns)), shape=(len(columns), design.size)
+            )
+            centre = regression.exposure_centre / regression.exposure_sd
+            own = own - sp.csr_array(treated[:, None] * centre[None]) @ place
+            more = sp.csr_array(treated[:, None] * regression.shares / regression.exposure_sd) @ place
+        return cls(sp.csr_array(own), sp.csr_array(others), sp.csr_array(more))
+
+
+def positions(regression: Regression, names: list[str]) -> np.ndarray:
+    """Columns of the named blocks."""
+    return regression.design.columns(tuple(names)) if names else np.zeros(0, dtype=int)
+
+
+def count_scales(
+    collapsed: Collapsed, theta: xr.DataArray, found: list[Average], draws: np.ndarray, seed: int
+) -> Scales:
+    """Draws and truths of every estimand by scale: events, percent, and row averages in log points.
+
+    Parameters
+    ----------
+    collapsed : Collapsed
+        Of counts.
+    theta : DataArray, dims (chain, draw, column)
+        In log points.
+    found : list of Average
+    draws : array, shape (chain, draw, estimand)
+        Row averages.
+    seed : int
+        Of the draws of levels, periods and covariates.
+    """
+    known = truths(collapsed.regression, found)
+    of_slopes = [k for k, average in enumerate(found) if average.estimand in SLOPES]
+    values = ratios(collapsed, theta, found, seed)
+    values["percent"][..., of_slopes] = percent(draws[..., of_slopes])
+    known["percent"][of_slopes] = percent(np.array([found[k].truth for k in of_slopes]))
+    scales = {name: (values[name], known[name]) for name in ("outcome", "percent")}
+    return scales | {"log": (draws, np.array([average.truth for average in found]))}
+
+
+def ratios(collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int) -> dict[str, np.ndarray]:
+    """Draws of every estimand that sums over rows, in events and in percent; NaN elsewhere. As of `count_scales`.
+
+    Parameters
+    ----------
+    collapsed : Collapsed
+        Of counts.
+    theta : DataArray, dims (chain, draw, column)
+        In log points.
+    found : list of Average
+    seed : int
+        Of the draws of levels, periods and covariates.
+    """
+    regression = collapsed.regression
+    draws = theta.transpose("chain", "draw", "column")
+    shape = draws.shape[:2]
+    known = all_coefficients(collapsed, draws, seed)
+    kinds = {
+        ends: [k for k, a in enumerate(found) if len(a.rows) and ENDS[a.estimand] == ends] for ends in ENDS.values()
+    }
+    gain, base = np.full((2, len(known), len(found)), np.nan)
+    size = np.full(len(found), np.nan)
+    felt, panel, levels = Felt.of(regression), regression.panel, collapsed.levels
+    assert levels is not None
+    rng = np.random.default_rng([seed, 7])
+    plans = []
+    for ends, mine in kinds.items():
+        if not mine:
+            continue
+        rows = np.unique(np.concatenate([found[k].rows for k in mine]))
+        into = sp.csr_array(
+            (
+                np.concatenate([panel.weight[found[k].rows] for k in mine]),
+                (
+                    np.repeat(np.arange(len(mine)), [len(found[k].rows) for k in mine]),
+                    np.searchsorted(rows, np.concatenate([found[k].rows for k in mine])),
+                ),
+            ),
+            shape=(len(mine), len(rows)),
+        )
+        size[mine] = into.sum(axis=1)
+        plans.append((ends, mine, rows, into))
+    step = max(CHUNK // len(panel.unit), 1)
+    for start in range(0, len(known), step):
+        some = slice(start, start + step)
+        log_level = unit_levels(regression, levels, known[some], rng)
+        for ends, mine, rows, into in plans:
+            mean = expected_counts(regression, log_level, known[some], rows)
+            high, low = (np.exp(np.minimum(world(felt, end, rows, known[some]), MOST_LOG)) for end in ends)
+            base[some, mine] = (into @ mean.T).T
+            gain[some, mine] = (into @ (mean * (high - low)).T).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found_scales = {"outcome": gain / size, "percent": 100 * np.where(base > 0, gain / base, np.nan)}
+    for name, values in found_scales.items():
+        contrasts(values, found, name == "percent")
+        values[:, [not average.identified for average in found]] = np.nan
+    return {name: values.reshape(*shape, len(found)) for name, values in found_scales.items()}
+
+
+def world(felt: Felt, end: str, rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Log points that rows feel in one of the worlds of `ENDS`, shape (draw, row)."""
+    maps = {
+        "none": lambda: sp.csr_array((len(rows), known.shape[1])),
+        "own": lambda: felt.own[rows],
+        "others": lambda: felt.others[rows],
+        "all": lambda: felt.own[rows] + felt.others[rows] + felt.more[rows],
+    }
+    return (maps[end]() @ known.T).T
+
+
+def all_coefficients(collapsed: Collapsed, draws: xr.DataArray, seed: int) -> np.ndarray:
+    """Draws of the coefficients of all columns of the design, those that were integrated out too, in log points.
+
+    Columns that the model does not use are zero; shape (draw, column).
+    """
+    design = collapsed.regression.design
+    labels = {label: k for k, label in enumerate(design.all_labels)}
+    nuisance = tuple(name for name in NUISANCE if name in design.blocks)
+    flat = draws.to_numpy().reshape(-1, draws.sizes["column"])
+    known = np.zeros((len(flat), design.size))
+    known[:, [labels[str(label)] for label in draws["column"].to_numpy()]] = flat
+    if nuisance:
+        out = design.columns(nuisance)
+        kept = design.columns(tuple(name for name in design.blocks if name not in nuisance))
+        sigma = np.full(len(flat), collapsed.s)
+        known[:, out] = collapsed.conditional.draw(known[:, kept], sigma, np.random.default_rng([seed, 8]))
+    return known
+
+
+def unit_levels(regression: Regression, levels: Levels, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """log(alpha_i E[exp(z)]) drawn given the coefficients, shape (draw, unit); -inf for units without any event."""
+    panel = regression.panel
+    units = len(levels.total)
+    within = sp.csr_array((levels.weight, (panel.unit, np.arange(len(panel.unit)))), shape=(units, len(panel.unit)))
+    felt = ((within @ regression.matrix) @ known.T).T + within @ panel.log_offset
+    some = levels.total > 0
+    total = np.where(some, levels.total, 1.0)
+    drawn = (levels.pull - felt) / total + rng.standard_normal(felt.shape) / np.sqrt(total)
+    reached = np.cumsum(levels.share, axis=1)
+    omega = np.full(felt.shape, levels.omega[0])
+    chance = rng.random(felt.shape)
+    for point in range(1, len(levels.omega)):
+        omega = np.where(chance > reached[:, point - 1], levels.omega[point], omega)
+    return np.where(some, drawn + omega / 2, -np.inf)
+
+
+def expected_counts(regression: Regression, log_level: np.ndarray, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """m_it, shape (draw, row); 0 for units without any event."""
+    panel, design = regression.panel, regression.design
+    nuisance = positions(regression, [name for name in NUISANCE if name in design.blocks])
+    plain = (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + panel.log_offset[rows]
+    return np.exp(np.minimum(log_level[:, panel.unit[rows]] + plain, MOST_LOG))
+
+
+def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
+    """Fill the contrasts in: the difference of two levels of `att_by` in events, the ratio of ratios in percent."""
+    place = {(a.estimand, a.group, a.level): k for k, a in enumerate(found)}
+    for k, average in enumerate(found):
+        if average.estimand == "contrast":
+            first, second = average.level.split(" - ", 1)
+            of_first, of_second = (values[..., place["att_by", average.group, level]] for level in (first, second))
+            if relative:
+                values[..., k] = 100 * ((1 + of_first / 100) / (1 + of_second / 100) - 1)
+            else:
+                values[..., k] = of_first - of_second
+
+
+def truths(regression: Regression, found: list[Average]) -> dict[str, np.ndarray]:
+    """What is true of every estimand in events and in percent; NaN where it is not known, shape (estimand,)."""
+    gain, base, size = np.full((3, len(found)), np.nan)
+    panel = regression.panel
+    truth = panel.truth
+    if truth is not None and truth.mean is not None:
+        by = {"none": np.zeros(len(panel.unit)), "own": np.where(panel.treated, truth.tau, 0.0)}
+        slopes = [
+            np.array([slope.get(name, np.nan) for name in regression.exposures])
+            for slope in (truth.slope_control, truth.slope_treated)
+        ]
+        received = [regression.shares @ slope if len(slope) else np.zeros(len(panel.unit)) for slope in slopes]
+        by["others"] = received[0]
+        by["all"] = by["own"] + np.where(panel.treated, received[1], received[0])
+        for k, average in enumerate(found):
+            if len(average.rows):
+                weight = panel.weight[average.rows] * truth.mean[average.rows]
+                high, low = (np.exp(by[end][average.rows]) for end in ENDS[average.estimand])
+                gain[k], base[k] = weight @ (high - low), weight.sum()
+                size[k] = panel.weight[average.rows].sum()
+    found_truths = {"outcome": gain / size, "percent": 100 * gain / base}
+    for name, values in found_truths.items():
+        contrasts(values, found, name == "percent")
+    return found_truths

@@ -1,0 +1,349 @@
+"""Gaussian approximations to what the counts of a unit say, unit by unit, whatever the model of effects.
+
+    y_it ~ Poisson(exp(f_it + u_it)),    u_it = a_i + z_it,    a_i flat,    z_i ~ Normal(0, V),  V = omega R
+    R[t, s] = rho^|t - s|, exact across gaps; omega on a grid, because units are disturbed unequally
+
+With a_i integrated out u_i has precision Q = V^-1 - V^-1 11'V^-1 / (1'V^-1 1). Given f and omega the best Gaussian
+approximation Normal(u, S) to the posterior of u_i solves
+
+    mu = exp(f + u + diag(S) / 2),    S = (Q + diag mu)^-1,    y - mu - Q u = 0
+
+and its evidence lower bound is
+
+    y'(f + u) - 1'mu - u'Q u / 2 - tr(Q S) / 2 + log|S| / 2 - (log|V| + log 1'V^-1 1) / 2
+
+The bound's slope in f is y - mu, its curvature -W with W = diag mu - diag(mu) S diag(mu), which annihilates constants:
+with W zeta = W(f + u) + (y - mu) - diag(mu) S (y - mu) it is locally -(f - zeta)'W(f - zeta) / 2, the evidence of a
+Gaussian outcome zeta. omega = 0 is the Poisson with a unit effect, conditional on the unit's total:
+mu = total * softmax(f), W = diag mu - mu mu' / total.
+
+R^-1 is tridiagonal, so a pass costs a number of operations in proportion to the rows. Units lie along an axis of their
+own and are padded to equal length: arrays have shape (slot, unit, grid point). A padding slot has mu = 0, R = 1 and no
+part in the constant.
+
+Source: Opper & Archambeau (2009) for the Gaussian variational approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from src.products import ar1_bands
+
+MOST_LOG = 30.0  # of a mean: a step that overshoots must not overflow
+STEP = 2.0  # largest change of u in one pass
+DAMPING = 0.5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of the units that have any, padded to equal length.
+
+    Attributes
+    ----------
+    row : array of int, shape (slot, unit)
+        Row of the panel; -1 in padding.
+    unit : array of int, shape (unit,)
+        Position of each unit in the panel.
+    count : array, shape (slot, unit)
+        0 in padding.
+    time : array of int, shape (slot, unit)
+    """
+
+    row: np.ndarray
+    unit: np.ndarray
+    count: np.ndarray
+    time: np.ndarray
+
+    @classmethod
+    def of(cls, count: np.ndarray, unit: np.ndarray, time: np.ndarray) -> Counts:
+        """Of counts on rows sorted by unit, then time, shape (row,); units without any event are left out."""
+        rows = np.bincount(unit)
+        some = np.flatnonzero(np.bincount(unit, count) > 0)
+        first = np.r_[0, np.cumsum(rows)[:-1]][some]
+        slot = np.arange(rows[some].max())[:, None]
+        row = np.where(slot < rows[some], first + slot, -1)
+        real = row >= 0
+        return cls(row, some, np.where(real, count[row], 0.0), np.where(real, time[row], 0))
+
+    @property
+    def real(self) -> np.ndarray:
+        """Where there is a row, shape (slot, unit)."""
+        return self.row >= 0
+
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        """Values on the rows, shape (row, ...), with 0 in padding, shape (slot, unit, ...)."""
+        found = values[self.row]
+        found[~self.real] = 0.0
+        return found
+
+
+@dataclass(frozen=True)
+class Prior:
+    """R^-1 of every unit at one rho: tridiagonal.
+
+    Attributes
+    ----------
+    diagonal, beside : array, shape (slot, unit)
+        `beside` ties a slot to the next one.
+    log_det : array, shape (unit,)
+        log|R|.
+    ones : array, shape (slot, unit)
+        R^-1 1, 0 in padding.
+    total : array, shape (unit,)
+        1'R^-1 1.
+    """
+
+    diagonal: np.ndarray
+    beside: np.ndarray
+    log_det: np.ndarray
+    ones: np.ndarray
+    total: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Counts, rho: float) -> Prior:
+        """The prior of the units of `counts`."""
+        real = counts.real
+        unit = np.broadcast_to(np.arange(real.shape[1]), real.shape)
+        # in the order of units, then slots, as the bands want it
+        parts = ar1_bands(unit.T[real.T], counts.time.T[real.T], rho)
+        diagonal, beside, innovation = np.ones(real.shape), np.zeros(real.shape), np.ones(real.shape)
+        for array, part in zip((diagonal, beside, innovation), parts, strict=True):
+            array.T[real.T] = part
+        before = np.vstack([np.zeros((1, real.shape[1])), beside[:-1]])
+        ones = real * (diagonal + beside + before)
+        return cls(diagonal, beside, np.log(innovation).sum(axis=0), ones, ones.sum(axis=0))
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """R^-1 x, shape (slot, unit, grid point)."""
+        found = self.diagonal[..., None] * x
+        found[:-1] += self.beside[:-1, :, None] * x[1:]
+        found[1:] += self.beside[:-1, :, None] * x[:-1]
+        return found
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Approximations of every unit at every omega, shape (slot, unit, grid point).
+
+    Attributes
+    ----------
+    u, variance : array
+        Mean and diag(S).
+    """
+
+    u: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def start(cls, counts: Counts, f: np.ndarray, points: int) -> Sites:
+        """Every unit at its average; f has shape (slot, unit)."""
+        expected = (np.exp(np.minimum(f, MOST_LOG)) * counts.real).sum(axis=0)
+        level = np.log(counts.count.sum(axis=0) / expected)
+        u = np.repeat((level * counts.real)[..., None], points, axis=2)
+        return cls(u, np.zeros_like(u))
+
+    def mean(self, counts: Counts, f: np.ndarray) -> np.ndarray:
+        """mu, 0 in padding."""
+        power = np.minimum(f[..., None] + self.u + self.variance / 2, MOST_LOG)
+        return np.exp(power) * counts.real[..., None]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """S = (Q + diag mu)^-1 in factors: the inverse of a tridiagonal matrix plus a rank-one term.
+
+    Attributes
+    ----------
+    ratio : array, shape (slot, unit, grid point)
+        l of B = L D L', B = R^-1 / omega + diag mu.
+    pivot : array, shape (slot, unit, grid point)
+        D.
+    spike : array, shape (slot, unit, grid point)
+        B^-1 R^-1 1.
+    room : array, shape (unit, grid point)
+        omega 1'R^-1 1 - (R^-1 1)'spike, above 0.
+    """
+
+    ratio: np.ndarray
+    pivot: np.ndarray
+    spike: np.ndarray
+    room: np.ndarray
+
+    @classmethod
+    def of(cls, prior: Prior, omega: np.ndarray, mu: np.ndarray) -> Solved:
+        """The factors at given means; at omega = 0 the limit, S = 11' / 1'mu."""
+        wide = np.where(omega > 0, omega, 1.0)
+        diagonal = prior.diagonal[..., None] / wide + mu
+        beside = prior.beside[..., None] / wide
+        pivot, ratio = np.empty_like(mu), np.zeros_like(mu)
+        pivot[0] = diagonal[0]
+        for j in range(len(mu) - 1):
+            ratio[j] = beside[j] / pivot[j]
+            pivot[j + 1] = diagonal[j + 1] - beside[j] * ratio[j]
+        bare = cls(ratio, pivot, np.zeros_like(mu), np.ones(mu.shape[1:]))
+        ones = np.broadcast_to(prior.ones[..., None], mu.shape)
+        spike = bare.times(ones)
+        room = wide * prior.total[:, None] - dot(ones, spike)
+        none = omega == 0
+        ratio[..., none], pivot[..., none] = 0.0, np.inf
+        spike[..., none], room[:, none] = (prior.ones != 0)[..., None], mu.sum(axis=0)[:, none]
+        return cls(ratio, pivot, spike, room)
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """S x."""
+        found = np.empty_like(self.pivot)
+        found[0] = x[0]
+        for j in range(len(x) - 1):
+            found[j + 1] = x[j + 1] - self.ratio[j] * found[j]
+        found /= self.pivot
+        for j in range(len(x) - 2, -1, -1):
+            found[j] -= self.ratio[j] * found[j + 1]
+        return found + self.spike * (dot(self.spike, x) / self.room)
+
+    def diagonal(self) -> np.ndarray:
+        """diag(S)."""
+        found = 1 / self.pivot
+        for j in range(len(found) - 2, -1, -1):
+            found[j] += self.ratio[j] ** 2 * found[j + 1]
+        return found + self.spike**2 / self.room
+
+    def rows(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Row j of S from its diagonal on, shape (slots from j on, unit, grid point); the last row first."""
+        bare = np.zeros_like(self.pivot)
+        for j in range(len(bare) - 1, -1, -1):
+            below = bare[j + 1].copy() if j + 1 < len(bare) else 0.0
+            bare[j + 1 :] *= -self.ratio[j]
+            bare[j] = 1 / self.pivot[j] + self.ratio[j] ** 2 * below
+            yield j, bare[j:] + self.spike[j] * self.spike[j:] / self.room
+
+    def half_log_det(self, prior: Prior, omega: np.ndarray) -> np.ndarray:
+        """log|S| / 2 - (log|V| + log 1'V^-1 1) / 2, shape (unit, grid point)."""
+        wide = np.where(omega > 0, omega, 1.0)
+        with np.errstate(divide="ignore"):
+            log_det = np.log(self.pivot).sum(axis=0) + len(self.pivot) * np.log(wide)
+        log_det = log_det + prior.log_det[:, None] - 2 * np.log(wide) + np.log(self.room)
+        return -0.5 * np.where(omega > 0, log_det, np.log(self.room))
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner products over slots, shape (unit, grid point)."""
+    return np.einsum("tug,tug->ug", a, b)
+
+
+def pull_of_prior(prior: Prior, omega: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Q u; 0 at omega = 0, where u does not vary within units."""
+    centred = prior.times(u) - prior.ones[..., None] * (np.einsum("tu,tug->ug", prior.ones, u) / prior.total[:, None])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(omega > 0, centred / omega, 0.0)
+
+
+def improved(
+    sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, passes: int, damped: int = 0
+) -> Sites:
+    """Newton steps for u, and the variance that goes with it.
+
+    Parameters
+    ----------
+    sites : Sites
+    counts : Counts
+    prior : Prior
+    omega : array, shape (grid point,)
+    f : array, shape (slot, unit)
+    passes : int
+    damped : int
+        So many passes change the variance by half only.
+    """
+    real = counts.real[..., None]
+    for done in range(passes):
+        mu = sites.mean(counts, f)
+        solved = Solved.of(prior, omega, mu)
+        step = solved.times(counts.count[..., None] - mu - pull_of_prior(prior, omega, sites.u))
+        share = DAMPING if done < damped else 1.0
+        variance = (1 - share) * sites.variance + share * solved.diagonal() * real
+        sites = Sites(sites.u + np.clip(step, -STEP, STEP) * real, variance)
+    return sites
+
+
+def bound(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """Evidence lower bound of each unit at each omega up to a constant of the unit, shape (unit, grid point).
+
+    That of Normal(u, S) with S of the present means: a bound wherever the sites stand, and stationary where they end.
+    """
+    mu = sites.mean(counts, f)
+    solved = Solved.of(prior, omega, mu)
+    variance = solved.diagonal() * counts.real[..., None]
+    expected = replace(sites, variance=variance).mean(counts, f)
+    fit = np.einsum("tu,tug->ug", counts.count, f[..., None] + sites.u) - expected.sum(axis=0)
+    penalty = dot(sites.u, pull_of_prior(prior, omega, sites.u)) - dot(mu, variance)
+    return fit - 0.5 * penalty + solved.half_log_det(prior, omega)
+
+
+def spent(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, spread: np.ndarray):
+    """tr(W C) / 2 of each unit at each omega: what uncertainty about f costs the bound, shape (unit, grid point).
+
+    Parameters
+    ----------
+    spread : array, shape (slot, unit, draw)
+        Deviations of f over draws, whose outer products sum to C.
+    """
+    mu = sites.mean(counts, f)
+    cost = np.einsum("tug,tu->ug", mu, np.einsum("tud,tud->tu", spread, spread))
+    for j, row in Solved.of(prior, omega, mu).rows():
+        shared = np.einsum("ud,tud->tu", spread[j], spread[j:])
+        shared[1:] *= 2
+        cost -= mu[j] * np.einsum("tug,tug,tu->ug", mu[j:], row, shared)
+    return 0.5 * cost
+
+
+def evidence(
+    sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, share: np.ndarray, rows: int
+) -> tuple[sp.csr_array, np.ndarray]:
+    """W, sparse of shape (row, row), and W zeta, shape (row,), averaged over omega; 0 for units without any event.
+
+    Parameters
+    ----------
+    share : array, shape (unit, grid point)
+        Posterior probability of each omega.
+    rows : int
+        Of the panel.
+    """
+    mu = sites.mean(counts, f)
+    solved = Solved.of(prior, omega, mu)
+    lengths = len(mu)
+    weight = np.zeros((lengths, lengths, mu.shape[1]))
+    for j, row in solved.rows():
+        weight[j, j:] = -np.einsum("tug,tug,ug->tu", mu[j] * mu[j:], row, share)
+        weight[j:, j] = weight[j, j:]
+        weight[j, j] += np.einsum("ug,ug->u", mu[j], share)
+    surprise = counts.count[..., None] - mu
+    felt = f[..., None] + sites.u
+    # W x = diag(mu) (x - S diag(mu) x)
+    pull = mu * (felt - solved.times(mu * felt)) + surprise - mu * solved.times(surprise)
+    moment = np.zeros(rows)
+    real = counts.real
+    moment[counts.row[real]] = np.einsum("tug,ug->tu", pull, share)[real]
+    both = real[:, None] & real[None]
+    first = np.broadcast_to(counts.row[:, None], both.shape)[both]
+    second = np.broadcast_to(counts.row[None], both.shape)[both]
+    return sp.csr_array((weight[both], (first, second)), shape=(rows, rows)), moment
+
+
+def level(
+    sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, share: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the counts say of a_i given f, averaged over omega: w, shape (slot, unit), and w'zeta, shape (unit,).
+
+    The bound is in a_i and f as of a Gaussian outcome zeta with precision W = (V + 1 / diag mu)^-1, so that
+    a_i | f ~ Normal((w'zeta - w'f) / 1'w, 1 / 1'w) with w = W 1 = mu B^-1 R^-1 1 / omega.
+    """
+    mu = sites.mean(counts, f)
+    solved = Solved.of(prior, omega, mu)
+    part = np.where(omega > 0, solved.spike / np.where(omega > 0, omega, 1.0), counts.real[..., None])
+    weight = mu * part
+    pull = dot(weight, f[..., None] + sites.u) + dot(part, counts.count[..., None] - mu)
+    return np.einsum("tug,ug->tu", weight, share), np.einsum("ug,ug->u", pull, share)

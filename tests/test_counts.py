@@ -1,0 +1,98 @@
+"""Counts collapsed: published numbers, nuisance parameters of a drawn world, and what is silent."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.collapse import LOG_POINTS, collapse
+from src.design import build_design
+from src.exposure import row_shares
+from src.fit import load
+from src.generate import draw
+from src.nuisance import Errors
+from tests.test_command import composed
+from tests.test_generate import world
+from tests.worlds import panel_of
+
+PLAIN = Errors(serial="none", scale="none", events=True)
+FULL = Errors(serial="ar1", scale="unit", events=True)
+
+
+def slopes(panel, term):
+    """Flat-prior estimates of one block, their covariance, and how many rows each level has."""
+    collapsed = collapse(build_design(panel, {})[0], PLAIN, (term,))
+    columns = collapsed.regression.design.columns((term,))
+    evidence = collapsed.evidence.take(columns)
+    inverse = np.linalg.inv(evidence.gram)
+    return inverse @ evidence.moment, LOG_POINTS**2 * inverse, collapsed.regression.matrix[:, columns].sum(axis=0)
+
+
+def test_published_numbers_of_seat_belt_laws():
+    panel, _, _ = load(composed("data=driving_counts", "likelihood=poisson"))
+    assert slopes(panel, "mu")[0] == pytest.approx([-0.0933], abs=5e-5)
+    cells, _, rows = slopes(panel, "cell")
+    assert cells @ rows / rows.sum() == pytest.approx(-0.1296, abs=5e-5)
+    without = replace(panel, offset=None)
+    cells, _, rows = slopes(without, "cell")
+    assert cells @ rows / rows.sum() == pytest.approx(-0.1034, abs=5e-5)
+
+
+def two_by_two(counts):
+    """A treated and an untreated unit, before and after; `counts` in that order."""
+    return panel_of(
+        np.array([0, 0, 1, 1]), np.array([1, 2, 1, 2]), np.array([2, np.inf]), np.array(counts, dtype=float)
+    )
+
+
+def test_two_units_in_two_periods():
+    estimate, variance, _ = slopes(two_by_two([20, 90, 40, 60]), "mu")
+    assert np.exp(estimate) == pytest.approx([90 * 40 / (20 * 60)], rel=1e-6)
+    assert variance.item() == pytest.approx(1 / 20 + 1 / 90 + 1 / 40 + 1 / 60, rel=1e-3)
+
+
+def test_the_offset_is_taken_out():
+    panel = two_by_two([20, 90, 40, 60])
+    twice = replace(panel, offset=np.array([1.0, 2.0, 1.0, 1.0]))
+    assert slopes(twice, "mu")[0] == pytest.approx(slopes(panel, "mu")[0] - np.log(2), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    panel = draw(world("counts", units=1500, adopters=[60, 60, 60, 60]), 3, 3)
+    return panel, collapse(build_design(panel, row_shares(panel)[0], True)[0], FULL)
+
+
+def test_the_disturbance_is_found_again(drawn):
+    found, truth = drawn[1].nuisance, world("counts")
+    assert found.settled
+    assert found.rho == pytest.approx(truth.rho, abs=0.07)
+    scale = truth.sd * np.exp(truth.spread**2 / 2 - truth.spread**2 + truth.spread**2 / 2)  # sqrt of the mean variance
+    assert found.never * LOG_POINTS == pytest.approx(scale, rel=0.12)
+    assert found.ever / found.never == pytest.approx(np.exp(truth.ever), rel=0.2)
+
+
+def test_units_without_events_say_nothing(drawn):
+    panel, collapsed = drawn
+    silent = np.flatnonzero(np.bincount(panel.unit, panel.outcome) == 0)
+    assert len(silent) > 20
+    assert not collapsed.levels.total[silent].any()
+    adopters = np.intersect1d(silent, panel.unit[panel.treated])
+    columns = collapsed.regression.design.blocks["unit"]
+    own = [columns.start + columns.levels.index(panel.units[i]) for i in adopters]
+    assert np.abs(collapsed.evidence.gram[own]).max() < 1e-9
+
+
+def test_less_is_known_the_more_counts_are_disturbed(drawn):
+    panel, collapsed = drawn
+    plain = collapse(build_design(panel, row_shares(panel)[0], True)[0], PLAIN)
+    mu = collapsed.regression.design.blocks["mu"].columns
+    assert collapsed.evidence.gram[mu, mu].item() < 0.5 * plain.evidence.gram[mu, mu].item()
+
+
+def test_one_variance_for_all():
+    panel = draw(world("counts", spread=0.0, ever=0.0, rho=0.0, units=600), 1, 1)
+    found = collapse(build_design(panel, {})[0], Errors("none", "common", events=True)).nuisance
+    assert found.rho == 0
+    assert found.never == found.ever
+    assert (found.never * LOG_POINTS) ** 2 == pytest.approx(0.55**2, abs=0.12)  # between points of the grid

@@ -1,0 +1,90 @@
+"""Fixed-effects Poisson: published numbers, and counts of which there are none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.fit import load
+from src.frequentist import COLUMNS
+from src.poisson import poisson_etwfe, poisson_twfe
+from tests.test_command import composed
+from tests.test_counts import two_by_two
+from tests.worlds import staggered
+
+
+@pytest.fixture(scope="module")
+def deaths():
+    return load(composed("data=driving_counts", "likelihood=poisson"))[0]
+
+
+def row(table, scale, estimand="att", level=None):
+    mine = table[(table["scale"] == scale) & (table["estimand"] == estimand)]
+    return mine.iloc[0] if level is None else mine[mine["level"] == level].iloc[0]
+
+
+def test_published_numbers_of_seat_belt_laws(deaths):
+    one = poisson_twfe(deaths, {}, 0.95)
+    assert list(one.columns) == COLUMNS
+    assert (row(one, "log").estimate, row(one, "log").se) == pytest.approx((-0.0933, 0.0347), abs=6e-5)
+    cells = poisson_etwfe(deaths, {}, 0.95)
+    assert (row(cells, "log").estimate, row(cells, "log").se) == pytest.approx((-0.1296, 0.0308), abs=6e-5)
+    assert row(cells, "percent").estimate == pytest.approx(-13.24, abs=5e-3)
+    assert row(poisson_etwfe(replace(deaths, offset=None), {}, 0.95), "percent").estimate == pytest.approx(
+        -10.04, abs=5e-3
+    )
+
+
+def test_intervals_hold_the_estimate_and_grow_with_their_mass(deaths):
+    narrow, wide = (row(poisson_etwfe(deaths, {}, prob), "percent") for prob in (0.5, 0.95))
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
+def counted(seed=0, **changes):
+    """A staggered panel of counts, about a third of them zero."""
+    panel = staggered(units=80, seed=seed, **changes)
+    rng = np.random.default_rng(seed)
+    return replace(
+        panel, outcome=rng.poisson(np.exp(0.5 * panel.outcome)).astype(float), weight=np.ones(len(panel.unit))
+    )
+
+
+def test_groups_and_contrasts_are_ratios_of_each_other():
+    panel = counted()
+    table = poisson_twfe(panel, {}, 0.95)
+    name = next(iter(panel.groups))
+    contrast = table[(table["estimand"] == "contrast") & (table["scale"] == "percent")].iloc[0]
+    first, second = contrast.level.split(" - ")
+    by = table[(table["estimand"] == "att_by") & (table["scale"] == "percent") & (table["group"] == contrast.group)]
+    ratios = by.set_index("level")["estimate"] / 100 + 1
+    assert contrast.estimate / 100 + 1 == pytest.approx(ratios[first] / ratios[second])
+    assert contrast.group in panel.groups
+    assert name
+
+
+def test_units_without_events_change_nothing():
+    panel = counted()
+    silent = np.isin(panel.unit, np.unique(panel.unit)[-3:])
+    some = replace(panel, outcome=np.where(silent, 0.0, panel.outcome))
+    without = row(poisson_twfe(some, {}, 0.95), "log")
+    keep = ~silent
+    parts = {name: getattr(panel, name)[keep] for name in ("unit", "time", "weight", "covariates", "outcome")}
+    assert row(poisson_twfe(replace(panel, **parts), {}, 0.95), "log").estimate == pytest.approx(
+        without.estimate, abs=1e-6
+    )
+
+
+def test_a_cell_without_events_is_not_identified_and_the_others_are():
+    panel = counted()
+    cell = (panel.row_cohort == 5) & (panel.time == 6)
+    table = poisson_etwfe(replace(panel, outcome=np.where(cell, 0.0, panel.outcome)), {}, 0.95)
+    silent = row(table, "percent", "att_gt", "5@6")
+    assert np.isnan(silent.estimate)
+    assert "not identified" in silent.note
+    assert np.isfinite(row(table, "percent", "att_gt", "5@7").estimate)
+    assert np.isnan(row(table, "percent").estimate)
+
+
+def test_two_units_in_two_periods():
+    estimate = row(poisson_twfe(two_by_two([20, 90, 40, 60]), {}, 0.95), "percent").estimate
+    assert estimate == pytest.approx(100 * (90 * 40 / (20 * 60) - 1))

@@ -1,0 +1,143 @@
+"""Gaussian approximations to counts, against dense algebra and against integrals."""
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+
+from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
+
+OMEGA = np.array([0.0, 0.002, 0.3, 1.8])
+RHO = 0.6
+UNIT = np.repeat([0, 1, 2, 3], [6, 4, 5, 1])
+TIME = np.concatenate([np.arange(6), [0, 2, 3, 5], [1, 2, 3, 4, 5], [2]])
+
+
+@pytest.fixture(scope="module")
+def world():
+    rng = np.random.default_rng(0)
+    y = rng.poisson(np.exp(rng.normal(0.5, 1, len(UNIT)))).astype(float)
+    y[UNIT == 2], y[UNIT == 3] = 0, 4
+    f = rng.normal(0, 0.5, len(UNIT))
+    counts = Counts.of(y, UNIT, TIME)
+    prior, padded = Prior.of(counts, RHO), counts.padded(f)
+    start = Sites.start(counts, padded, len(OMEGA))
+    return y, f, counts, prior, improved(start, counts, prior, OMEGA, padded, 60, 3)
+
+
+def dense(y, f, time, omega, u, variance):
+    """Q, mu, S and V of one unit, by the formulas."""
+    V = omega * RHO ** np.abs(np.subtract.outer(time, time))
+    one, inverse = np.ones(len(y)), np.linalg.inv(V)
+    Q = inverse - np.outer(inverse @ one, inverse @ one) / (one @ inverse @ one)
+    mu = np.exp(f + u + variance / 2)
+    return Q, mu, np.linalg.inv(Q + np.diag(mu)), V
+
+
+def units(world):
+    """Each unit with events and each omega above 0: its rows, position, grid point and dense matrices."""
+    y, f, counts, _, sites = world
+    for n, i in enumerate(counts.unit):
+        rows = np.flatnonzero(i == UNIT)
+        for g, omega in enumerate(OMEGA):
+            if omega:
+                u, variance = sites.u[: len(rows), n, g], sites.variance[: len(rows), n, g]
+                yield n, g, rows, u, variance, dense(y[rows], f[rows], TIME[rows], omega, u, variance)
+
+
+def test_units_without_events_are_left_out(world):
+    assert world[2].unit.tolist() == [0, 1, 3]
+
+
+def test_sites_solve_their_equations(world):
+    y = world[0]
+    for _, _, rows, u, variance, (Q, mu, S, _) in units(world):
+        np.testing.assert_allclose(y[rows] - mu - Q @ u, 0, atol=1e-8)
+        np.testing.assert_allclose(np.diag(S), variance, atol=1e-10)
+
+
+def test_bound_by_dense_algebra(world):
+    y, f, counts, prior, sites = world
+    found = bound(sites, counts, prior, OMEGA, counts.padded(f))
+    constant = {}
+    for n, g, rows, u, _, (Q, mu, S, V) in units(world):
+        one = np.ones(len(rows))
+        log_det = np.linalg.slogdet(V)[1] + np.log(one @ np.linalg.inv(V) @ one)
+        wanted = y[rows] @ (f[rows] + u) - mu.sum() - u @ Q @ u / 2 - np.trace(Q @ S) / 2
+        wanted += np.linalg.slogdet(S)[1] / 2 - log_det / 2
+        assert found[n, g] - wanted == pytest.approx(constant.setdefault(n, found[n, g] - wanted), abs=1e-8)
+
+
+def test_information_moment_and_cost_by_dense_algebra(world):
+    y, f, counts, prior, sites = world
+    rng = np.random.default_rng(1)
+    spread = rng.normal(0, 0.1, (len(UNIT), 7))
+    share = rng.dirichlet(np.ones(3), len(counts.unit))
+    share = np.column_stack([np.zeros(len(share)), share])  # omega = 0 has a test of its own
+    W, moment = evidence(sites, counts, prior, OMEGA, counts.padded(f), share, len(UNIT))
+    cost = spent(sites, counts, prior, OMEGA, counts.padded(f), counts.padded(spread))
+    wanted, pull = np.zeros((len(UNIT), len(UNIT))), np.zeros(len(UNIT))
+    for n, g, rows, u, _, (_, mu, S, _) in units(world):
+        mine = np.diag(mu) - np.diag(mu) @ S @ np.diag(mu)
+        assert cost[n, g] == pytest.approx(np.trace(mine @ spread[rows] @ spread[rows].T) / 2, abs=1e-9)
+        wanted[np.ix_(rows, rows)] += share[n, g] * mine
+        surprise = y[rows] - mu
+        pull[rows] += share[n, g] * (mine @ (f[rows] + u) + surprise - mu * (S @ surprise))
+    np.testing.assert_allclose(W.toarray(), wanted, atol=1e-9)
+    np.testing.assert_allclose(moment, pull, atol=1e-8)
+    np.testing.assert_allclose(W @ (UNIT == 0), 0, atol=1e-8)  # constants of a unit are annihilated
+
+
+def test_no_disturbance_is_the_multinomial_poisson(world):
+    y, f, counts, prior, sites = world
+    share = np.zeros((len(counts.unit), len(OMEGA)))
+    share[:, 0] = 1
+    W, moment = evidence(sites, counts, prior, OMEGA, counts.padded(f), share, len(UNIT))
+    for rows in (np.flatnonzero(UNIT == 0), np.flatnonzero(UNIT == 1)):
+        chance = np.exp(f[rows]) / np.exp(f[rows]).sum()
+        total = y[rows].sum()
+        information = total * (np.diag(chance) - np.outer(chance, chance))
+        np.testing.assert_allclose(W[rows][:, rows].toarray(), information, atol=1e-10)
+        np.testing.assert_allclose(moment[rows], information @ f[rows] + y[rows] - total * chance, atol=1e-10)
+
+
+def test_bound_lies_close_below_the_marginal_likelihood():
+    y, f, time = np.array([3.0, 9.0]), np.array([0.2, -0.1]), np.array([0, 1])
+    counts = Counts.of(y, np.array([0, 0]), time)
+    prior, padded, omega = Prior.of(counts, RHO), counts.padded(f), np.array([0.1, 0.5, 1.5])
+    sites = improved(Sites.start(counts, padded, 3), counts, prior, omega, padded, 60, 3)
+    constant = -gammaln(y + 1).sum() + np.log(2 * np.pi) / 2
+    found = bound(sites, counts, prior, omega, padded)[0] + constant
+    grid = np.linspace(-12, 12, 2401)
+    u = np.stack(np.meshgrid(grid, grid, indexing="ij"))
+    likelihood = (y[:, None, None] * (f[:, None, None] + u) - np.exp(f[:, None, None] + u)).sum(axis=0)
+    for k, variance in enumerate(omega):
+        V = variance * np.array([[1, RHO], [RHO, 1]])
+        Q = np.linalg.inv(V) @ (np.eye(2) - np.ones((2, 2)) @ np.linalg.inv(V) / np.linalg.inv(V).sum())
+        log_prior = -np.einsum("iab,ij,jab->ab", u, Q, u) / 2 - np.log(2 * np.pi) / 2
+        log_prior -= (np.linalg.slogdet(V)[1] + np.log(np.linalg.inv(V).sum())) / 2
+        exact = np.log(np.exp(likelihood + log_prior).sum() * (grid[1] - grid[0]) ** 2) - gammaln(y + 1).sum()
+        assert 0 <= exact - found[k] < 0.03
+
+
+def test_levels_by_dense_algebra(world):
+    y, f, counts, prior, sites = world
+    share = np.zeros((len(counts.unit), len(OMEGA)))
+    for g in (1, 2, 3):
+        share[:], share[:, g] = 0, 1
+        weight, pull = level(sites, counts, prior, OMEGA, counts.padded(f), share)
+        for n, at, rows, u, _, (_, mu, _, V) in units(world):
+            if at == g:
+                W = np.linalg.inv(V + np.diag(1 / mu))
+                zeta = f[rows] + u + (y[rows] - mu) / mu
+                np.testing.assert_allclose(weight[: len(rows), n], W.sum(axis=0), atol=1e-9)
+                assert pull[n] == pytest.approx(np.ones(len(rows)) @ W @ zeta, abs=1e-8)
+
+
+def test_large_and_small_counts_give_finite_sites():
+    y = np.array([0, 40_000.0, 1, 0, 0, 1_000_000])
+    counts = Counts.of(y, np.zeros(6, dtype=int), np.arange(6))
+    prior, padded = Prior.of(counts, 0.95), counts.padded(np.zeros(6))
+    sites = improved(Sites.start(counts, padded, len(OMEGA)), counts, prior, OMEGA, padded, 60, 3)
+    assert np.isfinite(bound(sites, counts, prior, OMEGA, padded)).all()
+    mu = sites.mean(counts, padded)[:, 0, -1]
+    np.testing.assert_allclose(mu[y > 1000], y[y > 1000], rtol=0.01)
