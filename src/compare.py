@@ -14,7 +14,7 @@ from src.panel import Panel, count
 KEYS = ["estimand", "group", "level"]
 TWINS = [*KEYS, "scale"]
 # to the model's estimand; other estimators follow
-CLOSEST_FIRST = ["twfe_exposures", "rings", "etwfe", "etwfe_groups", "twfe"]
+CLOSEST_FIRST = ["twfe_exposures", "rings", "etwfe", "etwfe_groups", "twfe", "poisson_etwfe", "poisson_twfe"]
 FIXED = "fixed by the model"  # how the note of a structural row begins
 COMMON = "_common_scale"  # ends the name of the model's rows under one error scale for all units
 DISAGREE = 0.5  # posterior SDs
