@@ -32,7 +32,9 @@ from src.frequentist import (
 )
 from src.panel import Panel
 
-NO_EVENTS = "not identified: no event in it before or after adoption beside somebody untreated"
+NO_EVENTS = (
+    "not identified: some of these rows belong to a cell without events, or to units without any before adoption"
+)
 
 
 def poisson_twfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -135,7 +137,7 @@ def averages(
 def regress(panel: Panel, cells: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """tau of each cell, NaN where it is not identified, their covariance clustered by unit, and the fitted means.
 
-    Rows that fixed effects explain without error (all counts of a unit zero, say) say nothing: their mean is 0.
+    Rows that say nothing, because all counts of a unit are zero or its cell has no finite tau, have mean 0.
 
     Returns
     -------
@@ -150,19 +152,19 @@ def regress(panel: Panel, cells: dict[str, np.ndarray]) -> tuple[np.ndarray, np.
     standard = (panel.covariates - panel.covariates.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     regressors = {f"x{j}": mask.astype(float) for j, mask in enumerate(cells.values())}
     regressors |= {f"z{j}": column for j, column in enumerate(standard.T)}
-    events = np.bincount(panel.unit, panel.outcome)[panel.unit] > 0
-    empty = [name for name, x in regressors.items() if name[0] == "x" and not panel.outcome[(x > 0) & events].any()]
+    empty = [f"x{j}" for j, mask in enumerate(cells.values()) if not is_told(panel, mask)]
     frame = pd.DataFrame(
         {"row": np.arange(len(panel.unit)), "y": panel.outcome, "unit": panel.unit, "time": panel.time}
         | {f"f{j}": period_cells(panel, factor.code) for j, factor in enumerate(panel.fixed.values())}
         | {"offset": panel.log_offset}
         | regressors
     )
-    # a cell without events has no finite tau, and its rows then say nothing of anything else
+    # a cell without a finite tau says nothing of anything else, nor does a unit without any event
     silent = np.any([frame[name] > 0 for name in empty], axis=0) if empty else np.zeros(len(frame), dtype=bool)
-    frame = frame[events & ~silent]
+    frame = frame[~silent]
+    frame = frame[frame.groupby("unit")["y"].transform("sum") > 0]
     used = [name for name in regressors if name not in empty]
-    absorbed = ["unit", *(name for name in frame if name[0] == "f"), *([] if panel.fixed else ["time"])]
+    absorbed = ["unit", *(f"f{j}" for j in range(len(panel.fixed))), *([] if panel.fixed else ["time"])]
     with warnings.catch_warnings():
         # pyfixest says how many rows it drops as separated and which collinear columns; both are in the result
         warnings.simplefilter("ignore")
@@ -177,6 +179,12 @@ def regress(panel: Panel, cells: dict[str, np.ndarray]) -> tuple[np.ndarray, np.
     mean = np.zeros(len(panel.unit))
     mean[fit._data["row"].to_numpy()] = np.asarray(fit.predict(type="response")).ravel()
     return found.to_numpy(dtype=float), covariance, mean
+
+
+def is_told(panel: Panel, cell: np.ndarray) -> bool:
+    """Whether tau of a cell is finite: there is an event in it, and one of its units while untreated."""
+    before = ~panel.treated & np.isin(panel.unit, panel.unit[cell])
+    return bool(panel.outcome[cell].any() and panel.outcome[before].any())
 
 
 def tabulated(records: list[dict], estimator: str, note: str) -> pd.DataFrame:

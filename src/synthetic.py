@@ -3,6 +3,8 @@
     y_it = alpha_i + lambda_t + x_it'beta + u_kt + v_ct + eps_it                            untreated outcome
          + D_it tau_it + (1 - D_it) S_it'delta_control + D_it S_it'delta_treated            adoption, spillovers
 
+and in a world of `events` the outcome is Poisson with the exponential of that as its mean.
+
 Numbers live in data/synthetic/parameters.yaml, each with its source. Every part of the world draws from a stream of its
 own, so that worlds which differ in one option share all other draws.
 """
@@ -25,7 +27,7 @@ from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
 
 ROOT = Path(__file__).parents[1]
-STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects")
+STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects", "events")
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class World:
     ----------
     frame : DataFrame
         Firm-year rows sorted by firm, then year; `tau_<outcome>` is the effect of own adoption at zero exposure, in log
-        points (0 on untreated rows).
+        points (0 on untreated rows), `mean_<outcome>` the expected count without any adoption in a world of events.
     tau_column : str
         The truth of the chosen outcome.
+    mean_column : str, optional
+        The expected count, in a world of events.
     slope_control, slope_treated : dict of str to float
         Log points per unit share of each exposure, for the chosen outcome.
     """
@@ -47,6 +51,7 @@ class World:
     tau_column: str
     slope_control: dict[str, float]
     slope_treated: dict[str, float]
+    mean_column: str | None = None
 
 
 def load(data: SyntheticConfig) -> Panel:
@@ -58,7 +63,8 @@ def load(data: SyntheticConfig) -> Panel:
         See `draw` and `src.encode.encode`.
     """
     world = draw(data)
-    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, world.slope_control, world.slope_treated)
+    slopes = (world.slope_control, world.slope_treated)
+    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, *slopes, mean=world.mean_column)
 
 
 def sha256_of(frame: pd.DataFrame) -> str:
@@ -92,7 +98,11 @@ def draw(data: SyntheticConfig) -> World:
     firms = draw_firms(parameters, data.size, rng["firms"])
     spell = draw_spells(parameters, len(firms), years, rng["listing"])
     covariates = draw_covariates(parameters, firms, spell, years, rng["covariates"])
-    untreated = draw_untreated(parameters, firms, covariates, years, data.errors, data.selection, rng["outcomes"])
+    untreated, mean = draw_untreated(parameters, firms, covariates, years, data.errors, data.selection, rng["outcomes"])
+    if parameters["events"]:
+        idle = parameters["idle"]
+        less = idle["gap"] * (rng["events"].random(len(firms)) < idle["share"])[:, None]
+        untreated, mean = untreated - less, mean * np.exp(-less)
     cohort = draw_cohorts(parameters, firms, spell, untreated, years, data.size, data.selection, rng["selection"])
     tau = draw_effects(parameters, firms, spell.listed, cohort, years, rng["effects"])
     outcomes = untreated + tau + spill(parameters, firms, cohort[:, None] <= years, data.spillover)
@@ -103,14 +113,18 @@ def draw(data: SyntheticConfig) -> World:
     frame.insert(2, "first_treated", np.where(np.isinf(cohort), np.nan, cohort)[firm])
     frame = frame.assign(**{name: values[firm, year] for name, values in covariates.items()})
     for position, outcome in enumerate(parameters["outcomes"]):
-        frame[outcome] = outcomes[position, firm, year]
+        drawn = outcomes[position, firm, year]
+        frame[outcome] = rng["events"].poisson(np.exp(drawn)) if parameters["events"] else drawn
         frame[f"tau_{outcome}"] = tau[position, firm, year]
+        if parameters["events"]:
+            frame[f"mean_{outcome}"] = mean[position, firm, year]
 
     slope = slopes(parameters, data.outcome, data.spillover)
     shares = {name: entry.share or "" for name, entry in exposure_entries(data).items()}
     control = {name: slope[column] for name, column in shares.items() if column in slope}
     treated = {name: parameters["spillover"]["ratio"] * value for name, value in control.items()}
-    return World(frame, f"tau_{data.outcome}", control, treated)
+    mean_column = f"mean_{data.outcome}" if parameters["events"] else None
+    return World(frame, f"tau_{data.outcome}", control, treated, mean_column)
 
 
 def read_parameters(data: SyntheticConfig) -> dict[str, Any]:
@@ -119,12 +133,17 @@ def read_parameters(data: SyntheticConfig) -> dict[str, Any]:
     if not path.is_file():
         raise PanelError(f"there is no file {path}: set data.parameters to the YAML file of the synthetic world")
     parameters: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if "like" in parameters:  # another file has what this one does not say
+        base: Any = OmegaConf.to_container(OmegaConf.load(path.parent / parameters["like"]))
+        parameters = base | parameters
     if data.outcome not in parameters["outcomes"]:
         raise PanelError(
             f"the synthetic panel has no outcome {data.outcome!r}: use one of {list(parameters['outcomes'])}"
         )
     if data.transform != "none":
-        raise PanelError("the outcomes of the synthetic panel, and their truth, are in logs: use data.transform=none")
+        raise PanelError(
+            "the outcomes of the synthetic panel, and their truth, are counts or in logs: use data.transform=none"
+        )
     return parameters
 
 
@@ -266,8 +285,9 @@ def draw_untreated(
     errors: str,
     selection: str,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """Outcomes without any adoption, shape (outcome, firm, year), also for years without a row.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes without any adoption, and the mean of their exponential over u, v and eps, both of shape (outcome, firm,
+    year), also for years without a row.
 
     alpha_i + lambda_t + (x_it - mean)'beta + u_kt + v_ct + eps_it: alpha correlated with mean size, u and v AR(1) over
     years, eps AR(1) with log-normal firm scales; a firm's own trend where `selection` has one.
@@ -285,12 +305,17 @@ def draw_untreated(
 
     outcome = (intercept[:, None] + firm_sd[:, None] * alpha)[:, :, None] + lambda_[:, None, :]
     outcome += trend[:, :, None] * since + observed
+    expected = outcome.copy()
     for column, shock in law["shocks"].items():
+        expected += shock["sd"] ** 2 / 2
         group = codes(firms[column])
         outcome += shock["sd"] * ar1(joint_normal(rng, parameters, group.max() + 1, len(years)), shock["rho"])[:, group]
     log_scale = law["spread"] * firms["volatility"].to_numpy() + law["on_size"] * size
     scale = law["sd"] * np.exp(log_scale - law["spread"] ** 2 - law["on_size"] ** 2)
-    return outcome + scale[:, None] * ar1(joint_normal(rng, parameters, *cells), law["rho"])
+    larger = np.array([said.get("disturbance", 1.0) for said in parameters["outcomes"].values()])[:, None, None]
+    expected += (larger * scale[:, None]) ** 2 / 2
+    error = larger * scale[:, None] * ar1(joint_normal(rng, parameters, *cells), law["rho"])
+    return outcome + error, np.exp(expected)
 
 
 def draw_cohorts(

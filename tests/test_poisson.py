@@ -85,6 +85,14 @@ def test_a_cell_without_events_is_not_identified_and_the_others_are():
     assert np.isnan(row(table, "percent").estimate)
 
 
+def test_units_without_events_before_adoption_tell_no_effect():
+    panel = counted()
+    late = np.isin(panel.unit, np.unique(panel.unit[panel.row_cohort == 7]))
+    table = poisson_etwfe(replace(panel, outcome=np.where(late & ~panel.treated, 0.0, panel.outcome)), {}, 0.95)
+    assert np.isnan(row(table, "percent", "att_cohort", "7").estimate)
+    assert np.isfinite(row(table, "percent", "att_cohort", "5").estimate)
+
+
 def test_two_units_in_two_periods():
     estimate = row(poisson_twfe(two_by_two([20, 90, 40, 60]), {}, 0.95), "percent").estimate
     assert estimate == pytest.approx(100 * (90 * 40 / (20 * 60) - 1))

@@ -295,3 +295,38 @@ def test_load_hands_over_panel_and_truth(small):
     assert panel.truth.slope_control == pytest.approx({"district": 10 * np.log(1.072), "industry": 10 * np.log(1.198)})
     assert panel.sha256 == synthetic.load(settings(size="small")).sha256
     assert panel.sha256 != synthetic.load(settings(size="small", seed=1)).sha256
+
+
+@pytest.fixture(scope="module")
+def counted():
+    preset = OmegaConf.load(ROOT / "conf/data/synthetic_counts.yaml")
+    return draw(**{name: value for name, value in preset.items() if name != "defaults"})
+
+
+def test_counts_have_the_shape_that_they_are_to_have(counted):
+    for outcome, att in (("green_patents", 1.383), ("green_quality", 1.688)):
+        y = counted.frame[outcome]
+        assert (y == y.round()).all()
+        assert counted.frame[f"tau_{outcome}"][treated(counted.frame)].mean() == pytest.approx(np.log(att))
+    y = counted.frame["green_patents"]
+    assert 0.5 < (y == 0).mean() < 0.6
+    assert np.log1p(y).mean() == pytest.approx(0.84, abs=0.06)
+    assert np.log1p(y).std() == pytest.approx(1.31, abs=0.1)
+    assert 2000 < y.max() < 8000
+    quality = counted.frame["green_quality"]
+    assert quality.max() / quality.mean() > y.max() / y.mean()  # a heavier tail
+
+
+def test_counts_average_to_their_mean(counted):
+    frame = counted.frame
+    untreated = frame[frame.first_treated.isna()]
+    groups = pd.qcut(untreated["mean_green_patents"], 8, duplicates="drop")
+    by = untreated.groupby(groups, observed=True)[["green_patents", "mean_green_patents"]].mean()
+    # others' adoption lifts the untreated by some 8%
+    ratio = by["green_patents"] / by["mean_green_patents"]
+    assert ratio[by["mean_green_patents"] > 0.05].between(0.85, 1.35).all()
+
+
+def test_counts_are_of_the_firms_of_the_panel_in_logs(full, counted):
+    same = ["firm", "year", "industry", "district", "ownership", "size"]
+    pd.testing.assert_frame_equal(full[same], counted.frame[same])
