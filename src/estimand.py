@@ -33,7 +33,8 @@ from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.kernel import BLOCKS
 from src.spillover import spillover_effects
 
-Scales = dict[str, tuple[np.ndarray, np.ndarray]]  # draws, shape (chain, draw, estimand), and truths, by scale
+# by scale: draws, shape (chain, draw, estimand), truths, and what is to be said of each beside its note
+Scales = dict[str, tuple[np.ndarray, np.ndarray, list[str]]]
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
 FAMILY = {
@@ -154,16 +155,17 @@ def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
 
 def linear_scales(draws: np.ndarray, found: list[Average], is_log: bool) -> Scales:
     """Draws and truths of estimands that are averages of an outcome, by scale: as modelled, and in percent of a log."""
-    truth = np.array([average.truth for average in found])
-    return {"outcome": (draws, truth)} | ({"percent": (percent(draws), percent(truth))} if is_log else {})
+    truth, nothing = np.array([average.truth for average in found]), [""] * len(found)
+    of_log: Scales = {"percent": (percent(draws), percent(truth), nothing)} if is_log else {}
+    return {"outcome": (draws, truth, nothing)} | of_log
 
 
 def table(scales: Scales, found: list[Average], prob: float) -> pd.DataFrame:
     """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`."""
     parts = []
-    for scale, (values, truth) in scales.items():
+    for scale, (values, truth, said) in scales.items():
         beyond = np.isinf(values).any(axis=(0, 1))
-        notes = [join(a.note, BEYOND if far else "") for a, far in zip(found, beyond, strict=True)]
+        notes = [join(a.note, more, BEYOND if far else "") for a, more, far in zip(found, said, beyond, strict=True)]
         part = pd.DataFrame(
             {
                 "estimand": [average.estimand for average in found],

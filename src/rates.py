@@ -13,8 +13,8 @@ with, in the terms of `src.estimand`,
     switching                                               high = tau + S'delta_treated     low = S'delta_control
 
 so that total_treated = direct + spill_treated draw by draw, in events and in percent. Large units count for more than
-small ones, unlike in `log`; `effective units` says how many of equal size there are behind a number. A unit without any
-event has alpha_i = 0: it is in the number of rows, and adds nothing to either sum.
+small ones, unlike in `log`: a note says how many of equal size a number is worth. A unit without any event has
+alpha_i = 0: it is in the number of rows, and adds nothing to either sum.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def positions(regression: Regression, names: list[str]) -> np.ndarray:
 def count_scales(
     collapsed: Collapsed, theta: xr.DataArray, found: list[Average], draws: np.ndarray, seed: int
 ) -> Scales:
-    """Draws and truths of every estimand by scale: events, percent, and row averages in log points.
+    """Draws, truths and notes of every estimand by scale: events, percent, and row averages in log points.
 
     Parameters
     ----------
@@ -112,81 +112,110 @@ def count_scales(
     """
     known = truths(collapsed.regression, found)
     of_slopes = [k for k, average in enumerate(found) if average.estimand in SLOPES]
-    values = ratios(collapsed, theta, found, seed)
+    values, carried = ratios(collapsed, theta, found, seed)
     values["percent"][..., of_slopes] = percent(draws[..., of_slopes])
     known["percent"][of_slopes] = percent(np.array([found[k].truth for k in of_slopes]))
-    scales = {name: (values[name], known[name]) for name in ("outcome", "percent")}
-    return scales | {"log": (draws, np.array([average.truth for average in found]))}
-
-
-def ratios(collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int) -> dict[str, np.ndarray]:
-    """Draws of every estimand that sums over rows, in events and in percent; NaN elsewhere. As of `count_scales`.
-
-    Parameters
-    ----------
-    collapsed : Collapsed
-        Of counts.
-    theta : DataArray, dims (chain, draw, column)
-        In log points.
-    found : list of Average
-    seed : int
-        Of the draws of levels, periods and covariates.
-    """
-    regression = collapsed.regression
-    draws = theta.transpose("chain", "draw", "column")
-    shape = draws.shape[:2]
-    known = all_coefficients(collapsed, draws, seed)
-    kinds = {
-        ends: [k for k, a in enumerate(found) if len(a.rows) and ENDS[a.estimand] == ends] for ends in ENDS.values()
+    of_events = ["a slope has no number of events" if k in of_slopes else said for k, said in enumerate(carried)]
+    return {
+        "outcome": (values["outcome"], known["outcome"], of_events),
+        "percent": (values["percent"], known["percent"], carried),
+        "log": (draws, np.array([average.truth for average in found]), [""] * len(found)),
     }
-    gain, base = np.full((2, len(known), len(found)), np.nan)
-    size = np.full(len(found), np.nan)
-    felt, panel, levels = Felt.of(regression), regression.panel, collapsed.levels
-    assert levels is not None
-    rng = np.random.default_rng([seed, 7])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimands that compare the same two worlds.
+
+    Attributes
+    ----------
+    mine : list of int
+        Their positions among all estimands.
+    rows : array of int, shape (row,)
+        Rows of the panel that any of them sums over.
+    into : sparse array, shape (estimand, row)
+        Weight of each row in each sum.
+    high, low : sparse array, shape (row, column)
+        What is felt in the two worlds.
+    """
+
+    mine: list[int]
+    rows: np.ndarray
+    into: sp.csr_array
+    high: sp.csr_array
+    low: sp.csr_array
+
+
+def plans_of(regression: Regression, found: list[Average]) -> list[Plan]:
+    """The estimands that sum over rows, by the worlds that they compare."""
+    felt, weight = Felt.of(regression), regression.panel.weight
+    worlds = {"none": 0 * felt.own, "own": felt.own, "others": felt.others, "all": felt.own + felt.others + felt.more}
     plans = []
-    for ends, mine in kinds.items():
-        if not mine:
-            continue
-        rows = np.unique(np.concatenate([found[k].rows for k in mine]))
-        into = sp.csr_array(
-            (
-                np.concatenate([panel.weight[found[k].rows] for k in mine]),
-                (
-                    np.repeat(np.arange(len(mine)), [len(found[k].rows) for k in mine]),
-                    np.searchsorted(rows, np.concatenate([found[k].rows for k in mine])),
-                ),
-            ),
-            shape=(len(mine), len(rows)),
-        )
-        size[mine] = into.sum(axis=1)
-        plans.append((ends, mine, rows, into))
-    step = max(CHUNK // len(panel.unit), 1)
+    for high, low in dict.fromkeys(ENDS.values()):
+        mine = [k for k, average in enumerate(found) if len(average.rows) and ENDS[average.estimand] == (high, low)]
+        if mine:
+            each = [found[k].rows for k in mine]
+            rows, place = np.unique(np.concatenate(each), return_inverse=True)
+            sums = np.repeat(np.arange(len(mine)), [len(part) for part in each])
+            into = sp.csr_array((weight[np.concatenate(each)], (sums, place)), shape=(len(mine), len(rows)))
+            plans.append(Plan(mine, rows, into, worlds[high][rows], worlds[low][rows]))
+    return plans
+
+
+def ratios(
+    collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Draws of every estimand that sums over rows, in events and in percent, and what carries each of these sums.
+
+    NaN and empty where nothing is summed; parameters as of `count_scales`.
+    """
+    regression, levels = collapsed.regression, collapsed.levels
+    assert levels is not None
+    draws = theta.transpose("chain", "draw", "column")
+    known = all_coefficients(collapsed, draws, seed)
+    rng = np.random.default_rng([seed, 7])
+    plans = plans_of(regression, found)
+    gain, base = np.full((2, len(known), len(found)), np.nan)
+    size, carried = np.full(len(found), np.nan), [""] * len(found)
+    total = [np.zeros(len(plan.rows)) for plan in plans]
+    step = max(CHUNK // len(regression.panel.unit), 1)
     for start in range(0, len(known), step):
         some = slice(start, start + step)
         log_level = unit_levels(regression, levels, known[some], rng)
-        for ends, mine, rows, into in plans:
-            mean = expected_counts(regression, log_level, known[some], rows)
-            high, low = (np.exp(np.minimum(world(felt, end, rows, known[some]), MOST_LOG)) for end in ends)
-            base[some, mine] = (into @ mean.T).T
-            gain[some, mine] = (into @ (mean * (high - low)).T).T
+        for plan, so_far in zip(plans, total, strict=True):
+            mean = expected_counts(regression, log_level, known[some], plan.rows)
+            high, low = (np.exp(np.minimum((x @ known[some].T).T, MOST_LOG)) for x in (plan.high, plan.low))
+            base[some, plan.mine] = (plan.into @ mean.T).T
+            gain[some, plan.mine] = (plan.into @ (mean * (high - low)).T).T
+            so_far += mean.sum(axis=0)
+    for plan, mean in zip(plans, total, strict=True):
+        size[plan.mine] = plan.into.sum(axis=1)
+        units, of_row = np.unique(regression.panel.unit[plan.rows], return_inverse=True)
+        into_units = sp.csr_array((mean, (np.arange(len(mean)), of_row)), shape=(len(mean), len(units)))
+        of_units = sp.csr_array(plan.into @ into_units)
+        for position, k in enumerate(plan.mine):
+            carried[k] = what_carries(of_units[[position]].data)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found_scales = {"outcome": gain / size, "percent": 100 * np.where(base > 0, gain / base, np.nan)}
-    for name, values in found_scales.items():
+        scales = {"outcome": gain / size, "percent": 100 * np.where(base > 0, gain / base, np.nan)}
+    for name, values in scales.items():
         contrasts(values, found, name == "percent")
         values[:, [not average.identified for average in found]] = np.nan
-    return {name: values.reshape(*shape, len(found)) for name, values in found_scales.items()}
+    return {name: values.reshape(*draws.shape[:2], len(found)) for name, values in scales.items()}, carried
 
 
-def world(felt: Felt, end: str, rows: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Log points that rows feel in one of the worlds of `ENDS`, shape (draw, row)."""
-    maps = {
-        "none": lambda: sp.csr_array((len(rows), known.shape[1])),
-        "own": lambda: felt.own[rows],
-        "others": lambda: felt.others[rows],
-        "all": lambda: felt.own[rows] + felt.others[rows] + felt.more[rows],
-    }
-    return (maps[end]() @ known.T).T
+def what_carries(share: np.ndarray) -> str:
+    """How many units of equal size a sum of expected counts is worth, and how much of it the largest unit has.
+
+    Parameters
+    ----------
+    share : array, shape (unit,)
+        Expected counts of each unit.
+    """
+    share = share[share > 0]
+    if not len(share):
+        return "no events: the units averaged have none in any period"
+    worth = share.sum() ** 2 / (share**2).sum()
+    return f"worth {worth:.1f} units of equal size, the largest is {share.max() / share.sum():.0%}"
 
 
 def all_coefficients(collapsed: Collapsed, draws: xr.DataArray, seed: int) -> np.ndarray:

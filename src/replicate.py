@@ -198,7 +198,7 @@ def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[
     draws = estimand.draw_estimands(theta, regression.design.all_labels, found)
     if collapsed.levels is None:
         return found, draws, of_averages(found)
-    ratios, truth = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
+    ratios, truth, _ = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
     return found, log_ratio(ratios), log_ratio(truth)
 
 

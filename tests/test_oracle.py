@@ -14,7 +14,7 @@ from src.exposure import row_shares
 from src.generate import draw
 from src.nuisance import Errors
 from src.trace import terms
-from tests.oracles import explicit
+from tests.oracles import explicit, latent
 from tests.worlds import WEAK
 
 WORLD = {
@@ -76,3 +76,47 @@ def table(collapsed, theta, onset):
         {"group": "", "level": ""}
     )
     return rows.set_index(["estimand", "group", "level"])
+
+
+COUNTS = {
+    **{"units": 300, "periods": 8, "starts": [4, 5], "adopters": [40, 40], "industries": 8, "districts": 10},
+    **{"covariates": 1, "exposed": False, "industry_shock": 0.0, "district_shock": 0.0, "events": True},
+    **{"level": 1.8, "unit_effect_sd": 0.5, "late_entry": 0.0, "early_exit": 0.0},
+}
+
+
+@pytest.mark.slow
+def test_approximated_counts_have_the_posterior_of_the_latent_model():
+    """Over three panels: means within .2 posterior SD on average, SDs within 15%, of the model in plain PyMC."""
+    errors = Errors("ar1", "unit", (), events=True)
+    shifts, ratios = [], []
+    for seed in range(3):
+        panel = draw(GeneratorConfig(name="oracle", **COUNTS), 0, seed)
+        assert (np.bincount(panel.unit, panel.outcome) > 0).all()
+        collapsed = collapse(build_design(panel, {}, units=True)[0], errors)
+        model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK, unit=True)
+        tree = sample.draw_posterior(model, draws=1500, tune=500, target_accept=0.9, seed=seed)
+        theta = tree["posterior"]["theta"]
+
+        full = latent.build(collapsed.regression, collapsed.s, WEAK)
+        compiled = nutpie.compile_pymc_model(full, freeze_model=True)
+        drawn = nutpie.sample(
+            compiled, draws=1000, tune=600, chains=4, cores=2, seed=1, target_accept=0.85, progress_bar=False
+        )
+        other = xr.DataArray(
+            drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
+        )
+        found = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
+        exact = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
+        shifts.append((found["mean"] - exact["mean"]) / exact["sd"])
+        ratios.append(found["sd"] / exact["sd"])
+        print(seed, "rho", collapsed.nuisance.rho, float(drawn["posterior"]["rho"].mean()))
+        for key in [("att", "", ""), ("contrast", "ownership", "private - state")]:
+            row, other_row = found.loc[key], exact.loc[key]
+            said = f"sites {row['mean']:.4f} ({row['sd']:.4f}) latent {other_row['mean']:.4f} ({other_row['sd']:.4f})"
+            print(seed, *key, said)
+    att = ("att", "", "")
+    assert np.sqrt(np.mean([shift[att] ** 2 for shift in shifts])) < 0.2
+    assert np.mean([ratio[att] for ratio in ratios]) == pytest.approx(1.0, abs=0.15)
+    by_industry = [ratio.xs("industry", level="group").median() for ratio in ratios]
+    assert np.mean(by_industry) == pytest.approx(1.0, abs=0.15)

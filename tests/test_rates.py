@@ -135,3 +135,18 @@ def test_slopes_are_ratios_and_no_number_of_events(made):
     log, percent = (of(made, scale, "spill_per_pp", "district", "control") for scale in ("log", "percent"))
     np.testing.assert_allclose(percent, 100 * np.expm1(log))
     assert np.isnan(of(made, "outcome", "spill_per_pp", "district", "control")).all()
+
+
+def test_what_carries_a_proportional_effect_is_said():
+    assert (
+        rates.what_carries(np.array([1.0, 1.0, 0.0, 1.0, 1.0])) == "worth 4.0 units of equal size, the largest is 25%"
+    )
+    assert rates.what_carries(np.array([8.0, 1.0, 1.0])) == "worth 1.5 units of equal size, the largest is 80%"
+    assert rates.what_carries(np.zeros(3)) == "no events: the units averaged have none in any period"
+
+
+def test_every_sum_over_rows_says_what_carries_it(made):
+    _, _, found, scales = made
+    for k, average in enumerate(found):
+        assert ("of equal size" in scales["percent"][2][k]) == bool(len(average.rows))
+        assert scales["log"][2][k] == ""
