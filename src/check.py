@@ -9,9 +9,13 @@ import numpy as np
 from src.command import command
 from src.config import Config
 from src.panel import Factor, Panel, count
+from src.validate import TRANSFORMS
 
 SHOWN = 5  # levels listed at each end of a long list
 LONGEST = 40  # characters of a label
+BACK = {"log1p": np.expm1, "asinh": np.sinh}  # from a transformed outcome to the outcome
+ZERO = 1e-9
+MANY_ZEROS = 0.05
 
 
 def describe(panel: Panel, exposures: dict[str, np.ndarray]) -> str:
@@ -139,6 +143,30 @@ def describe_weights(weight: np.ndarray) -> str:
     )
 
 
+def describe_zeros(panel: Panel, transform: str) -> str:
+    """How an effect on log(1 + y) or asinh(y) moves with the unit of y, where many y are 0; empty where few are.
+
+    Where adoption changes whether there is any event, the effect can be made as large as one likes by the choice of the
+    unit (Chen & Roth 2024).
+    """
+    from src.frequentist import twfe
+
+    if transform not in BACK:
+        return ""
+    y = BACK[transform](panel.outcome)
+    zeros = float((np.abs(y) < ZERO).mean())
+    if zeros < MANY_ZEROS:
+        return ""
+    moved = {k: replace(panel, outcome=TRANSFORMS[transform](k * y)) for k in (1, 10, 100)}
+    effects = {k: twfe(other, {}, 0.95)["estimate"].iloc[0] for k, other in moved.items()}
+    said = ", ".join(f"{effect:.3f} with {'y as it is' if k == 1 else f'y x {k}'}" for k, effect in effects.items())
+    return (
+        f"Zeros: {zeros:.0%} of the outcomes are 0, so the effect on {transform} moves with the unit of y\n"
+        f"  two-way fixed effects, log points: {said}\n"
+        "  counts can be modelled as they are: data.transform=none likelihood=poisson_lognormal"
+    )
+
+
 def check(config: Config) -> int:
     """Validate the panel that the settings name and print its description; nothing is sampled or written.
 
@@ -146,12 +174,16 @@ def check(config: Config) -> int:
     """
     from src.collapse import collapse
     from src.design import build_design
-    from src.fit import load
+    from src.fit import counts_events, load
+    from src.nuisance import Errors
 
     panel, shares, notes = load(config)
     regression, left_out = build_design(panel, shares)
-    notes = [*notes, *left_out, *collapse(regression).notes]
+    errors = Errors(scale="none", events=True) if counts_events(config) else Errors()
+    notes = [*notes, *left_out, *collapse(regression, errors).notes]
     print(describe(replace(panel, notes=tuple(notes)), shares))
+    if zeros := describe_zeros(panel, config.data.transform):
+        print(f"\n{zeros}")
     return 0
 
 

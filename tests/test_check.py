@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.check import check, describe
+from src.check import check, describe, describe_zeros
 from src.command import command
 from src.config import DataConfig
 from src.encode import encode
@@ -107,3 +107,27 @@ def test_what_fit_refuses_before_sampling_is_refused_here_too(monkeypatch, tmp_p
         assert stopped.value.code == code
     assert "adoption is explained" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+@pytest.mark.parametrize(("transform", "function"), [("log1p", np.log1p), ("asinh", np.arcsinh)])
+def test_many_zeros_and_the_unit_of_y(transform, function):
+    frame = tiny(levels=20)
+    rng = np.random.default_rng(1)
+    frame["y"] = rng.poisson(np.where((frame["k"] == 0) & (frame["year"] >= 2002), 1.5, 0.5))
+    data = DataConfig(name="tiny", unit="firm", time="year", cohort="first", outcome="y", transform=transform)
+    panel = encode(frame, data, "0")
+    text = describe_zeros(panel, transform)
+    assert f"{(frame['y'] == 0).mean():.0%} of the outcomes are 0" in text
+    for k in (1, 10, 100):  # balanced, one cohort: the two-way estimate is a difference of differences of means
+        mean = function(k * frame["y"]).groupby([frame["k"] == 0, frame["year"] >= 2002]).mean()
+        effect = mean[True, True] - mean[True, False] - mean[False, True] + mean[False, False]
+        assert f"{effect:.3f} with {'y as it is' if k == 1 else f'y x {k}'}" in text
+    assert "likelihood=poisson_lognormal" in text
+
+
+def test_few_zeros_are_nothing_to_say():
+    frame = tiny()
+    frame["y"] = np.arange(len(frame)) ** 1.5
+    data = DataConfig(name="tiny", unit="firm", time="year", cohort="first", outcome="y", transform="log1p")
+    assert describe_zeros(encode(frame, data, "0"), "log1p") == ""
+    assert describe_zeros(encode(frame, data, "0"), "none") == ""
