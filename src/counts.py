@@ -45,7 +45,10 @@ from src.nuisance import (
 from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
 
 OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
-PASSES, FIRST_PASSES, WARM_PASSES, LAST_PASSES = 40, 12, 2, 10
+PASSES, LEAST_PASSES = 40, 4
+FIRST_STEPS, STEPS = 12, 2  # of the sites, before the first pass and in every pass
+DAMPED = 3  # of the first steps
+MASS_STEPS = 5
 LOWEST = 5.0  # in the logarithm, omega = 0 stands for a fifth of the next one
 MOST_NU = 200.0
 FLAT = 100.0  # prior SD of what is not pooled
@@ -87,15 +90,12 @@ class Counted:
     moment : array, shape (row,)
         W zeta, less W log(offset).
     levels : Levels
-    masses : dict of str to dict of float to float
-        pi, of never- and ever-treated units.
     """
 
     nuisance: Nuisance
     information: sp.csr_array
     moment: np.ndarray
     levels: Levels
-    masses: dict[str, dict[float, float]]
 
 
 def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = ()) -> Counted:
@@ -125,26 +125,21 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     offset = panel.log_offset
     f, spread = offset, np.zeros((len(offset), 1))
     sites = Sites.start(counts, counts.padded(f), len(omega))
-    sites = improved(sites, counts, Prior.of(counts, now.rho), omega, counts.padded(f), FIRST_PASSES, damped=3)
+    sites = improved(sites, counts, Prior.of(counts, now.rho), omega, counts.padded(f), FIRST_STEPS, DAMPED)
     moved, done = np.inf, 0
-    while done < PASSES and (moved > SETTLED or done < 4):
+    while done < PASSES and (moved > SETTLED or done < LEAST_PASSES):
         before, done = now, done + 1
         padded, loose = counts.padded(f), counts.padded(spread)
 
         def tried(rho: float, sites: Sites, padded=padded, loose=loose) -> tuple[Sites, np.ndarray]:
             prior = Prior.of(counts, rho)
-            sites = improved(sites, counts, prior, omega, padded, WARM_PASSES)
+            sites = improved(sites, counts, prior, omega, padded, STEPS)
             return sites, bound(sites, counts, prior, omega, padded) - spent(sites, counts, prior, omega, padded, loose)
 
         if serial and done > 1:
             now = replace(now, rho=better_rho(now.rho, sites, masses[ever.astype(int)], tried))
         sites, bounds = tried(now.rho, sites)
-        if errors.scale == "common":
-            together = shares(bounds.sum(axis=0, keepdims=True), np.full((1, len(omega)), 1 / len(omega)))
-            masses, share = np.repeat(together, 2, axis=0), np.repeat(together, len(bounds), axis=0)
-        else:
-            masses = better_masses(bounds, masses, ever)
-            share = shares(bounds, masses[ever.astype(int)])
+        masses, share = better_masses(bounds, masses, ever, errors.scale == "common")
         prior = Prior.of(counts, now.rho)
         information, moment = evidence(sites, counts, prior, omega, padded, share, len(offset))
         moment = moment - information @ offset
@@ -159,20 +154,14 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         now = replace(now, spreads=spreads) if terms else now
         moved = max(distance(before, now), float(np.abs(step[counts.row[counts.real]]).max()) / 5)
     now = replace(described(now, omega, masses, errors, s), passes=done, settled=bool(moved <= SETTLED))
-    factor = np.ones(len(panel.units))
+    known = 1.0
     if np.isfinite(now.nu):
-        free = np.bincount(panel.unit) - 1
-        factor = (now.nu + free) / (now.nu + free + 2)
-    information = sp.csr_array(sp.diags_array(factor[panel.unit]) @ information)
-    moment = factor[panel.unit] * moment
+        free = (np.bincount(panel.unit) - 1)[panel.unit]
+        known = (now.nu + free) / (now.nu + free + 2)
     shocked = s * work.columns[:, : work.shocked] @ coefficients[: work.shocked, 0]
-    levels = levels_of(sites, counts, prior, omega, counts.padded(f), share, shocked, len(panel.units))
+    levels = levels_of(sites, counts, prior, omega, padded, share, shocked, len(panel.units))
     return Counted(
-        now,
-        information,
-        moment,
-        levels,
-        {name: dict(zip(omega.tolist(), masses[k].tolist(), strict=True)) for k, name in enumerate(("never", "ever"))},
+        now, sp.csr_array(sp.diags_array(known * np.ones(len(offset))) @ information), known * moment, levels
     )
 
 
@@ -243,16 +232,24 @@ def better_rho(rho: float, sites: Sites, masses: np.ndarray, tried) -> float:
     return float(np.clip(rho + np.clip(step, -MOST_SLIDE, MOST_SLIDE), -MOST_RHO, MOST_RHO))
 
 
-def better_masses(bounds: np.ndarray, masses: np.ndarray, ever: np.ndarray) -> np.ndarray:
-    """pi after some steps of expectation-maximisation, shape (2, grid point): never-, then ever-treated."""
+def better_masses(
+    bounds: np.ndarray, masses: np.ndarray, ever: np.ndarray, common: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """pi, shape (2, grid point), of never-, then of ever-treated units, and each unit's, shape (unit, grid point).
+
+    pi after some steps of expectation-maximisation; where all units have one omega, its posterior.
+    """
+    if common:
+        together = shares(bounds.sum(axis=0, keepdims=True), np.ones((1, bounds.shape[1])))
+        return np.repeat(together, 2, axis=0), np.repeat(together, len(bounds), axis=0)
     found = masses.copy()
     for treated in (0, 1):
         mine = bounds[ever == treated]
         if len(mine):
-            for _ in range(5):
+            for _ in range(MASS_STEPS):
                 total = shares(mine, found[treated]).sum(axis=0)
                 found[treated] = (total + 1 / len(total)) / (len(mine) + 1)
-    return found
+    return found, shares(bounds, found[ever.astype(int)])
 
 
 def shares(bounds: np.ndarray, masses: np.ndarray) -> np.ndarray:
