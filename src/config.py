@@ -142,13 +142,10 @@ class GaussianConfig:
 
 
 @dataclass
-class PoissonLognormalConfig:
-    """Poisson counts with unit effects and a log-normal disturbance; see src.counts."""
+class PoissonLognormalConfig(GaussianConfig):
+    """Poisson counts with unit effects and a log-normal disturbance, to which the rest applies; see src.counts."""
 
     name: str = "poisson_lognormal"
-    serial: str = choice("ar1", "none", default="ar1")
-    scale: str = choice("unit", "common", default="unit")
-    shocks: list[str] | None = None  # exposures or groups whose levels have shocks in every period; null: all exposures
 
 
 @dataclass

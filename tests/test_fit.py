@@ -257,11 +257,13 @@ def test_what_determines_the_posterior_determines_the_name():
     assert all(fit.posterior_settings(c) != fit.posterior_settings(base) for c in other)
 
 
-def test_the_contracts_checker_finds_nothing(run):
+@pytest.mark.parametrize("kind", ["run", "counted"])
+def test_the_contracts_checker_finds_nothing(kind, request):
     checker = ROOT.parent / "shared" / "checks" / "run_folder.py"
     if not checker.is_file():
         pytest.skip("the contract's checker is not beside this checkout")
-    done = subprocess.run([sys.executable, checker, run[0]], capture_output=True, text=True, check=False)
+    folder = request.getfixturevalue(kind)[0]
+    done = subprocess.run([sys.executable, checker, folder], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "0 problems"
 
 
@@ -280,14 +282,6 @@ def test_counts_keep_the_contract(counted):
     assert {"hier", "poisson_twfe", "poisson_etwfe"} == set(twins["estimator"])
     with xr.open_datatree(folder / "posterior.nc") as tree:
         assert float(tree["estimand"]["att"].mean()) == pytest.approx(att["outcome"])
-
-
-def test_counts_pass_the_contracts_checker(counted):
-    checker = ROOT.parent / "shared" / "checks" / "run_folder.py"
-    if not checker.is_file():
-        pytest.skip("the contract's checker is not beside this checkout")
-    done = subprocess.run([sys.executable, checker, counted[0]], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "0 problems"
 
 
 @pytest.mark.parametrize(

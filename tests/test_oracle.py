@@ -21,47 +21,70 @@ WORLD = {
     **{"units": 500, "periods": 9, "starts": [4, 5, 6], "adopters": [30, 30, 30]},
     **{"industries": 10, "districts": 20, "covariates": 1},
 }
+COUNTS = {
+    **{"units": 300, "periods": 8, "starts": [4, 5], "adopters": [40, 40], "industries": 8, "districts": 10},
+    **{"covariates": 1, "exposed": False, "industry_shock": 0.0, "district_shock": 0.0, "events": True},
+    **{"level": 1.8, "unit_effect_sd": 0.5, "late_entry": 0.0, "early_exit": 0.0},
+}
+ATT = ("att", "", "")
+CONTRAST = ("contrast", "ownership", "private - state")
+SLOPE = ("spill_per_pp", "district", "control")
 
 
 @pytest.mark.slow
 def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
     """Over three panels: means within .1 posterior SD on average, SDs within 10%, of the fully sampled model."""
     errors = Errors("ar1", "unit", ("district", "industry"))
+
+    def full(collapsed):
+        return explicit.build(collapsed.regression, collapsed.nuisance.log_scale, errors, collapsed.s, WEAK)
+
+    shifts, ratios = against(full, WORLD, errors, (ATT, CONTRAST, SLOPE))
+    assert np.sqrt(np.mean([shift[ATT] ** 2 for shift in shifts])) < 0.1
+    assert np.mean([ratio[ATT] for ratio in ratios]) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_approximated_counts_have_the_posterior_of_the_latent_model():
+    """Over three panels: means within .2 posterior SD on average, SDs within 15%, of the model in plain PyMC."""
+
+    def full(collapsed):
+        panel = collapsed.regression.panel
+        assert (np.bincount(panel.unit, panel.outcome) > 0).all()
+        return latent.build(collapsed.regression, collapsed.s, WEAK)
+
+    shifts, ratios = against(full, COUNTS, Errors("ar1", "unit", (), events=True), (ATT, CONTRAST))
+    assert np.sqrt(np.mean([shift[ATT] ** 2 for shift in shifts])) < 0.2
+    assert np.mean([ratio[ATT] for ratio in ratios]) == pytest.approx(1.0, abs=0.15)
+    by_industry = [ratio.xs("industry", level="group").median() for ratio in ratios]
+    assert np.mean(by_industry) == pytest.approx(1.0, abs=0.15)
+
+
+def against(full, world, errors, shown):
+    """Shifts of the means in posterior SDs, and ratios of the SDs, of collapsed and full model on three panels."""
     shifts, ratios = [], []
     for seed in range(3):
-        panel = draw(GeneratorConfig(name="oracle", **WORLD), 0, seed)
-        shares = row_shares(panel)[0]
-        collapsed = collapse(build_design(panel, shares, units=True)[0], errors)
+        panel = draw(GeneratorConfig(name="oracle", **world), 0, seed)
+        collapsed = collapse(build_design(panel, row_shares(panel)[0], units=True)[0], errors)
         model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK, unit=True)
         tree = sample.draw_posterior(model, draws=1500, tune=500, target_accept=0.9, seed=seed)
         theta = tree["posterior"]["theta"]
-
-        full = explicit.build(collapsed.regression, collapsed.nuisance.log_scale, errors, collapsed.s, WEAK)
-        compiled = nutpie.compile_pymc_model(full, freeze_model=True)
+        compiled = nutpie.compile_pymc_model(full(collapsed), freeze_model=True)
         drawn = nutpie.sample(
             compiled, draws=1000, tune=600, chains=4, cores=2, seed=1, target_accept=0.85, progress_bar=False
         )
         other = xr.DataArray(
             drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
         )
-        plugged = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
-        sampled = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
-        shifts.append((plugged["mean"] - sampled["mean"]) / sampled["sd"])
-        ratios.append(plugged["sd"] / sampled["sd"])
-        for key in [
-            ("att", "", ""),
-            ("contrast", "ownership", "private - state"),
-            ("spill_per_pp", "district", "control"),
-        ]:
-            row, full_row = plugged.loc[key], sampled.loc[key]
-            print(
-                seed,
-                *key,
-                f"plugged {row['mean']:.4f} ({row['sd']:.4f}) sampled {full_row['mean']:.4f} ({full_row['sd']:.4f})",
-            )
-    att = ("att", "", "")
-    assert np.sqrt(np.mean([shift[att] ** 2 for shift in shifts])) < 0.1
-    assert np.mean([ratio[att] for ratio in ratios]) == pytest.approx(1.0, abs=0.1)
+        quick = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
+        whole = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
+        shifts.append((quick["mean"] - whole["mean"]) / whole["sd"])
+        ratios.append(quick["sd"] / whole["sd"])
+        print(seed, "rho", collapsed.nuisance.rho, "sampled", float(drawn["posterior"]["rho"].mean()))
+        for key in shown:
+            one, two = quick.loc[key], whole.loc[key]
+            print(seed, *key, f"collapsed {one['mean']:.4f} ({one['sd']:.4f}) full {two['mean']:.4f} ({two['sd']:.4f})")
+    return shifts, ratios
 
 
 def table(collapsed, theta, onset):
@@ -76,47 +99,3 @@ def table(collapsed, theta, onset):
         {"group": "", "level": ""}
     )
     return rows.set_index(["estimand", "group", "level"])
-
-
-COUNTS = {
-    **{"units": 300, "periods": 8, "starts": [4, 5], "adopters": [40, 40], "industries": 8, "districts": 10},
-    **{"covariates": 1, "exposed": False, "industry_shock": 0.0, "district_shock": 0.0, "events": True},
-    **{"level": 1.8, "unit_effect_sd": 0.5, "late_entry": 0.0, "early_exit": 0.0},
-}
-
-
-@pytest.mark.slow
-def test_approximated_counts_have_the_posterior_of_the_latent_model():
-    """Over three panels: means within .2 posterior SD on average, SDs within 15%, of the model in plain PyMC."""
-    errors = Errors("ar1", "unit", (), events=True)
-    shifts, ratios = [], []
-    for seed in range(3):
-        panel = draw(GeneratorConfig(name="oracle", **COUNTS), 0, seed)
-        assert (np.bincount(panel.unit, panel.outcome) > 0).all()
-        collapsed = collapse(build_design(panel, {}, units=True)[0], errors)
-        model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK, unit=True)
-        tree = sample.draw_posterior(model, draws=1500, tune=500, target_accept=0.9, seed=seed)
-        theta = tree["posterior"]["theta"]
-
-        full = latent.build(collapsed.regression, collapsed.s, WEAK)
-        compiled = nutpie.compile_pymc_model(full, freeze_model=True)
-        drawn = nutpie.sample(
-            compiled, draws=1000, tune=600, chains=4, cores=2, seed=1, target_accept=0.85, progress_bar=False
-        )
-        other = xr.DataArray(
-            drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
-        )
-        found = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
-        exact = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
-        shifts.append((found["mean"] - exact["mean"]) / exact["sd"])
-        ratios.append(found["sd"] / exact["sd"])
-        print(seed, "rho", collapsed.nuisance.rho, float(drawn["posterior"]["rho"].mean()))
-        for key in [("att", "", ""), ("contrast", "ownership", "private - state")]:
-            row, other_row = found.loc[key], exact.loc[key]
-            said = f"sites {row['mean']:.4f} ({row['sd']:.4f}) latent {other_row['mean']:.4f} ({other_row['sd']:.4f})"
-            print(seed, *key, said)
-    att = ("att", "", "")
-    assert np.sqrt(np.mean([shift[att] ** 2 for shift in shifts])) < 0.2
-    assert np.mean([ratio[att] for ratio in ratios]) == pytest.approx(1.0, abs=0.15)
-    by_industry = [ratio.xs("industry", level="group").median() for ratio in ratios]
-    assert np.mean(by_industry) == pytest.approx(1.0, abs=0.15)
