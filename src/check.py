@@ -179,7 +179,7 @@ def check(config: Config) -> int:
 
     panel, shares, notes = load(config)
     regression, left_out = build_design(panel, shares)
-    errors = Errors(scale="none", events=True) if counts_events(config) else Errors()
+    errors = Errors(scale="none", events=True) if counts_events(config.likelihood) else Errors()
     notes = [*notes, *left_out, *collapse(regression, errors).notes]
     print(describe(replace(panel, notes=tuple(notes)), shares))
     if zeros := describe_zeros(panel, config.data.transform):

@@ -97,7 +97,7 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     from src.validate import check_counts
 
     panel = resolve(config.data.loader)(config.data)
-    if counts_events(config):
+    if counts_events(config.likelihood):
         check_counts(panel, config.data.transform, config.data.weights)
     shares, notes = row_shares(panel)
     return panel, shares, [*panel.notes, *notes]
@@ -128,12 +128,12 @@ def errors_of(config: Config, regression: Regression) -> Errors:
                 f"{', '.join(known) or 'none (the data have neither)'}"
             )
     shocks = classifications(panel, regression.exposures) if asked is None else asked
-    return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks), counts_events(config))
+    return Errors(config.likelihood.serial, config.likelihood.scale, tuple(shocks), counts_events(config.likelihood))
 
 
-def counts_events(config: Config) -> bool:
-    """Whether the likelihood is one of counts."""
-    return config.likelihood.name.startswith("poisson")
+def counts_events(likelihood: Any) -> bool:
+    """Whether a likelihood is one of counts."""
+    return likelihood.name.startswith("poisson")
 
 
 def unpooled(config: Config, regression: Regression) -> tuple[str, ...]:
@@ -150,7 +150,9 @@ def twins_of(config: Config) -> list[str]:
     """The classical estimators that were asked for, else those that go with the likelihood."""
     from src.config import LINEAR, OF_COUNTS
 
-    return list((OF_COUNTS if counts_events(config) else LINEAR) if config.estimators is None else config.estimators)
+    return list(
+        (OF_COUNTS if counts_events(config.likelihood) else LINEAR) if config.estimators is None else config.estimators
+    )
 
 
 def classifications(panel: Panel, names: Iterable[str]) -> list[str]:

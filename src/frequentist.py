@@ -252,13 +252,10 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
     """
     outcome, scale = standardised(panel)
     effects = {f"x{j}": column for j, column in enumerate(columns.values())}
-    spread = panel.covariates.std(axis=0)
-    # the coefficients of covariates are not reported; one unit for all keeps the check for collinearity free of scale
-    standard = (panel.covariates - panel.covariates.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    regressors = effects | {f"z{j}": column for j, column in enumerate(standard.T)}
+    regressors = effects | standard_covariates(panel)
     frame = pd.DataFrame(
         {"y": outcome, "unit": panel.unit, "time": panel.time}
-        | {f"f{j}": period_cells(panel, factor.code) for j, factor in enumerate(panel.fixed.values())}
+        | level_periods(panel)
         | ({"weight": panel.weight} if is_weighted(panel) else {})
         | {name: column.astype(float) for name, column in regressors.items()}
     )
@@ -275,6 +272,21 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
         scale**2 * covariance.reindex(index=list(effects), columns=list(effects), fill_value=0.0).to_numpy(),
         null,
     )
+
+
+def standard_covariates(panel: Panel) -> dict[str, np.ndarray]:
+    """Covariates as columns z0, z1, ..., less their mean, over their SD.
+
+    Their coefficients are not reported; one unit for all keeps the check for collinearity free of scale.
+    """
+    spread = panel.covariates.std(axis=0)
+    standard = (panel.covariates - panel.covariates.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return {f"z{j}": column for j, column in enumerate(standard.T)}
+
+
+def level_periods(panel: Panel) -> dict[str, np.ndarray]:
+    """Cells of level and period of the fixed effects as columns f0, f1, ..."""
+    return {f"f{j}": period_cells(panel, factor.code) for j, factor in enumerate(panel.fixed.values())}
 
 
 def period_cells(panel: Panel, code: np.ndarray) -> np.ndarray:
@@ -386,8 +398,7 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
     list of Effect
         `att_by` for levels with treated rows; `contrast` "a - b" for groups (not interactions) with two to five.
     """
-    labels = group_labels(panel)
-    labels |= {f"{a}:{b}": joint_labels(labels[a], labels[b]) for a, b in combinations(panel.groups, 2)}
+    labels = labels_of_levels(panel)
     effects = []
     for group, label in labels.items():
         rows = treated_levels(panel, label)
@@ -401,6 +412,12 @@ def effects_by_group(panel: Panel, others: dict[str, np.ndarray]) -> list[Effect
 def group_labels(panel: Panel) -> dict[str, np.ndarray]:
     """Level of every group in each row, shape (row,)."""
     return {name: panel.row_labels(factor) for name, factor in panel.groups.items()}
+
+
+def labels_of_levels(panel: Panel) -> dict[str, np.ndarray]:
+    """Level of every group and pairwise interaction in each row, shape (row,)."""
+    labels = group_labels(panel)
+    return labels | {f"{a}:{b}": joint_labels(labels[a], labels[b]) for a, b in combinations(panel.groups, 2)}
 
 
 def treated_levels(panel: Panel, label: np.ndarray) -> dict[str, np.ndarray]:

@@ -40,7 +40,8 @@ from scipy import optimize
 from scipy.special import gammaln
 
 from models.inputs import BY
-from src.design import Regression
+from src.design import NUISANCE, Regression
+from src.kernel import BLOCKS
 from src.panel import Panel, first_rows
 from src.products import (
     BlockConditional,
@@ -68,7 +69,7 @@ WEAK = {
     "covariate": 1e4,
 }  # prior SDs in units of s; 1 for all else
 FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "covariate")  # the others' are estimated
-BESIDE = ("exposure", "difference", "kernel", "kernel_any", "kernel_number", "time", "fixed", "covariate")  # beside tau
+BESIDE = ("exposure", "difference", *BLOCKS, *NUISANCE)  # beside tau
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 

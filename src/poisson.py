@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from src.design import joint_labels
 from src.frequentist import (
     COLUMNS,
     CONTRAST_LEVELS,
-    group_labels,
+    labels_of_levels,
     left_out,
-    period_cells,
+    level_periods,
+    standard_covariates,
     treated_levels,
     treated_sets,
 )
@@ -49,9 +49,7 @@ def poisson_twfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
         Mass of the intervals.
     """
     records = averages(panel, {"D": panel.treated}, [("att", None, None, panel.treated)], prob)
-    labels = group_labels(panel)
-    labels |= {f"{a}:{b}": joint_labels(labels[a], labels[b]) for a, b in combinations(panel.groups, 2)}
-    for group, label in labels.items():
+    for group, label in labels_of_levels(panel).items():
         rows = treated_levels(panel, label)
         wanted = [("att_by", group, level, mask) for level, mask in rows.items()]
         pairs = combinations(rows, 2) if group in panel.groups and len(rows) in CONTRAST_LEVELS else ()
@@ -148,14 +146,11 @@ def regress(panel: Panel, cells: dict[str, np.ndarray]) -> tuple[np.ndarray, np.
     """
     import pyfixest as pf
 
-    spread = panel.covariates.std(axis=0)
-    standard = (panel.covariates - panel.covariates.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    regressors = {f"x{j}": mask.astype(float) for j, mask in enumerate(cells.values())}
-    regressors |= {f"z{j}": column for j, column in enumerate(standard.T)}
+    regressors = {f"x{j}": mask.astype(float) for j, mask in enumerate(cells.values())} | standard_covariates(panel)
     empty = [f"x{j}" for j, mask in enumerate(cells.values()) if not is_told(panel, mask)]
     frame = pd.DataFrame(
         {"row": np.arange(len(panel.unit)), "y": panel.outcome, "unit": panel.unit, "time": panel.time}
-        | {f"f{j}": period_cells(panel, factor.code) for j, factor in enumerate(panel.fixed.values())}
+        | level_periods(panel)
         | {"offset": panel.log_offset}
         | regressors
     )

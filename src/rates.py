@@ -31,6 +31,7 @@ from src.collapse import Collapsed
 from src.counts import Levels
 from src.design import NUISANCE, Regression
 from src.estimand import Scales, percent
+from src.kernel import BLOCKS
 
 CHUNK = 8_000_000  # numbers at a time
 MOST_LOG = 60.0
@@ -67,7 +68,7 @@ class Felt:
     def of(cls, regression: Regression) -> Felt:
         """Those of a regression."""
         design, treated = regression.design, regression.panel.treated.astype(float)
-        of_others = [name for name in design.blocks if name in ("exposure", "kernel", "kernel_any", "kernel_number")]
+        of_others = [name for name in design.blocks if name in ("exposure", *BLOCKS)]
         of_others += [name for name in design.blocks if name.startswith(BY)]
         kept = np.ones(design.size)
         for name in (*of_others, *NUISANCE, "difference"):

@@ -31,7 +31,7 @@ from src.coverage import EXPLAINED
 from src.design import Regression, build_design
 from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
-from src.fit import build_model, errors_of, learned_kernel, needs_units, resolve, unpooled
+from src.fit import build_model, counts_events, errors_of, learned_kernel, needs_units, resolve, unpooled
 from src.kernel import completed
 from src.panel import Panel
 from src.sample import stopwatch
@@ -145,8 +145,7 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
             checks[model]["rhat"] = float(az.rhat(draws[..., 0]))
     with stopwatch(seconds, "estimators"):
         plain = evidence[False].regression if False in evidence else build_design(panel, shares)[0]
-        events = study.likelihood.name.startswith("poisson")
-        parts.append(classical_rows(plain, shares, study.estimators, events))
+        parts.append(classical_rows(plain, shares, study.estimators, counts_events(study.likelihood)))
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True).assign(replication=r)
     frame = frame[["replication", "estimator", *(name for name in parts[0] if name != "estimator")]]
     frame.attrs = {"seconds": seconds, "checks": checks}
