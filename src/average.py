@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from models.inputs import BY
 from src.design import NUISANCE, Regression, cell_labels, in_order, joint_labels
 from src.exposure import flat_exposures
+from src.kernel import BLOCKS
 from src.panel import Panel
 
 MOST_CONTRASTED = 5
@@ -101,18 +102,13 @@ def subset_averages(
     labels : array, shape (treated row,)
     spoken : array of bool, shape (treated row,)
     """
-    panel, design = regression.panel, regression.design
+    panel = regression.panel
     rows = np.flatnonzero(panel.treated)
     levels, code = in_order(labels)
     weight = panel.weight[rows]
     share = sp.csr_array((weight, (code, np.arange(len(rows)))), shape=(len(levels), len(rows)))
     total = np.bincount(code, weight)
-    weights = (share @ regression.matrix[rows]).toarray() / total[:, None]
-    for name, block in design.blocks.items():
-        if name in ("exposure", *NUISANCE) or name.startswith(BY):
-            weights[:, block.columns] = 0.0
-    if "difference" in design.blocks:
-        weights[:, design.blocks["difference"].columns] = -regression.exposure_centre / regression.exposure_sd
+    weights = (share @ own_map(regression, rows)).toarray() / total[:, None]
     truth = np.full(len(levels), np.nan)
     if panel.truth is not None:
         truth = np.bincount(code, weight * panel.truth.tau[rows]) / total
@@ -129,6 +125,26 @@ def subset_averages(
             *(estimand, group, str(level), weights[k], n_units, int(mine.sum()), float(truth[k]), note, identified),
             rows=rows[mine],
         )
+
+
+def own_map(regression: Regression, rows: np.ndarray) -> sp.csr_array:
+    """tau at zero exposure in each of the `rows`, 0 where untreated: a linear map, sparse of shape (row, column)."""
+    design, treated = regression.design, regression.panel.treated[rows].astype(float)
+    kept = np.ones(design.size)
+    for name, block in design.blocks.items():
+        if name in ("exposure", "difference", *BLOCKS, *NUISANCE) or name.startswith(BY):
+            kept[block.columns] = 0.0
+    own = sp.csr_array(regression.matrix[rows] @ sp.diags_array(kept))
+    if "difference" not in design.blocks:
+        return own
+    centre = treated[:, None] * (regression.exposure_centre / regression.exposure_sd)
+    return sp.csr_array(own - placed(centre, design.blocks["difference"].columns, design.size))
+
+
+def placed(values: np.ndarray, columns: slice, size: int) -> sp.csr_array:
+    """Values on the rows as the given ones of `size` columns, sparse."""
+    before, after = (sp.csr_array((len(values), count)) for count in (columns.start, size - columns.stop))
+    return sp.csr_array(sp.hstack([before, sp.csr_array(values), after], format="csr"))
 
 
 def about_silence(panel: Panel, rows: np.ndarray, spoken: np.ndarray, share: float) -> str:

@@ -26,7 +26,7 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import BY
-from src.average import Average
+from src.average import Average, own_map, placed
 from src.collapse import Collapsed
 from src.counts import Levels
 from src.design import NUISANCE, Regression
@@ -68,25 +68,14 @@ class Felt:
     def of(cls, regression: Regression) -> Felt:
         """Those of a regression."""
         design, treated = regression.design, regression.panel.treated.astype(float)
-        of_others = [name for name in design.blocks if name in ("exposure", *BLOCKS)]
-        of_others += [name for name in design.blocks if name.startswith(BY)]
-        kept = np.ones(design.size)
-        for name in (*of_others, *NUISANCE, "difference"):
-            if name in design.blocks:
-                kept[design.blocks[name].columns] = 0.0
-        own = regression.matrix @ sp.diags_array(kept)
+        of_others = [name for name in design.blocks if name in ("exposure", *BLOCKS) or name.startswith(BY)]
         is_other = np.isin(np.arange(design.size), positions(regression, of_others)).astype(float)
-        others = regression.matrix @ sp.diags_array(is_other)
-        more = sp.csr_array(own.shape)
+        others = sp.csr_array(regression.matrix @ sp.diags_array(is_other))
+        more = sp.csr_array(others.shape)
         if "difference" in design.blocks:
-            columns = positions(regression, ["difference"])
-            place = sp.csr_array(
-                (np.ones(len(columns)), (np.arange(len(columns)), columns)), shape=(len(columns), design.size)
-            )
-            centre = regression.exposure_centre / regression.exposure_sd
-            own = own - sp.csr_array(treated[:, None] * centre[None]) @ place
-            more = sp.csr_array(treated[:, None] * regression.shares / regression.exposure_sd) @ place
-        return cls(sp.csr_array(own), sp.csr_array(others), sp.csr_array(more))
+            share = treated[:, None] * regression.shares / regression.exposure_sd
+            more = placed(share, design.blocks["difference"].columns, design.size)
+        return cls(own_map(regression, np.arange(len(treated))), others, more)
 
 
 def positions(regression: Regression, names: list[str]) -> np.ndarray:
