@@ -21,7 +21,7 @@ def build(
     """Hierarchical staggered difference-in-differences.
 
         tau_it = mu + path_e + cohort_g + cell_gt + m_e (industry_k + ownership_o + (industry:ownership)_ko + unit_i)
-                 + 1{e >= 1} (industry_late_k + ownership_late_o) + (scale + 1{e >= 1} scale_late) z_i
+                 + 1{e >= 1} (industry_late_k + ownership_late_o) + (trait + 1{e >= 1} trait_late) z_i
 
     with m_e = 1 but for the adoption period, where the design's columns have the share that was estimated.
 
@@ -38,8 +38,9 @@ def build(
     interactions : bool
         Pairwise interactions of the groups.
     unit : bool
-        Units differ in their effect, also with z_i, their standardised log error scale, where that is known: precision
-        weights average effects by 1 / scale_i^2, the estimands by rows.
+        Units differ in their effect, also with z_i, a standardised trait, where there is one: the log error scale of
+        Gaussian outcomes, because precision weights average effects by 1 / scale_i^2 and the estimands by rows, or the
+        log size of counts, because proportional effects average by events.
 
     Notes
     -----
@@ -67,7 +68,7 @@ def effects_of(
     terms = {"mu": effects.average(priors)}
     if design.blocks["path"].size > 1:
         terms["path"] = effects.path(design, priors, path)
-    for name in ("scale", "scale_late"):
+    for name in ("trait", "trait_late"):
         if unit and name in design.blocks:
             terms[name] = effects.slope(name, priors)
     for name in names:

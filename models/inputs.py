@@ -19,8 +19,8 @@ class Block:
     Attributes
     ----------
     name : str
-        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "scale",
-        "scale_late", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
+        Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "trait",
+        "trait_late", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
         "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.

@@ -123,8 +123,9 @@ def collapse_counts(
 ) -> Collapsed:
     """The same of counts: sites instead of precisions; see src.counts."""
     counted = counts.estimate(regression, errors, LOG_POINTS, terms)
-    if counted.nuisance.onset != 1:
-        regression = with_traits(regression, None, counted.nuisance.onset)
+    units = "unit" in regression.design.blocks
+    if units or counted.nuisance.onset != 1:
+        regression = with_traits(regression, counted.levels.height if units else None, counted.nuisance.onset)
     panel, shocks = regression.panel, list(counted.nuisance.shocks.values())
     columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock) for shock in shocks), regression.matrix]))
     products = LOG_POINTS**2 * counts.products_of(columns, counted.information, counted.moment)  # sigma is s

@@ -229,6 +229,7 @@ class GeneratorConfig:
     industry_sd: float = number(0.15, least=0)
     unit_sd: float = number(0.2, least=0)
     on_scale: float = number(0.0, least=-1)  # correlation of a unit's effect with its log scale
+    on_size: float = number(0.0, least=-1)  # and with its intercept
     cohort_effects: list[float] = field(default_factory=list)
     jump: float = number(0.0, least=0)
     spill_district: float = 0.5

@@ -69,6 +69,9 @@ class Levels:
     share : array, shape (unit, grid point)
         Posterior probability of each omega; E[exp(z)] = exp(omega / 2).
     omega : array, shape (grid point,)
+    height : array, shape (unit,)
+        a_i at the estimated f less what units differ by in their effects; where there is no event, the logarithm of
+        half an event over what f expects at a_i = 0.
     """
 
     weight: np.ndarray
@@ -76,6 +79,7 @@ class Levels:
     total: np.ndarray
     share: np.ndarray
     omega: np.ndarray
+    height: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     sites = improved(sites, counts, Prior.of(counts, now.rho), omega, counts.padded(f), FIRST_STEPS, DAMPED)
     moved, done = np.inf, 0
     while done < PASSES and (moved > SETTLED or done < LEAST_PASSES):
-        before, done = now, done + 1
+        before, done, there = now, done + 1, f
         padded, loose = counts.padded(f), counts.padded(spread)
 
         def tried(rho: float, sites: Sites, padded=padded, loose=loose) -> tuple[Sites, np.ndarray]:
@@ -158,8 +162,11 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     if np.isfinite(now.nu):
         free = (np.bincount(panel.unit) - 1)[panel.unit]
         known = (now.nu + free) / (now.nu + free + 2)
-    shocked = s * work.columns[:, : work.shocked] @ coefficients[: work.shocked, 0]
-    levels = levels_of(sites, counts, prior, omega, padded, share, shocked, len(panel.units))
+    shocked, own = (
+        s * work.columns[:, some] @ coefficients[some, 0]
+        for some in (slice(work.shocked), work.blocks.get("unit", slice(0)))
+    )
+    levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
     return Counted(
         now, sp.csr_array(sp.diags_array(known * np.ones(len(offset))) @ information), known * moment, levels
     )
@@ -183,16 +190,26 @@ def levels_of(
     f: np.ndarray,
     share: np.ndarray,
     shocked: np.ndarray,
-    units: int,
+    own: np.ndarray,
+    unit: np.ndarray,
 ) -> Levels:
-    """Levels of all units of the panel; `shocked`, shape (row,), is what shocks are in f."""
+    """Levels of all units of the panel; of f, shape (row,), `shocked` are the shocks and `own` the effects of units.
+
+    The height is taken at the effects that units share: what chance adds to a unit's events before adoption it takes
+    from the unit's own effect, and a level that leaves this effect out of the events after it would go with it.
+    """
+    units = unit.max() + 1
     weight, pull = np.zeros(len(shocked)), np.zeros(units)
-    of_slots, pull[counts.unit] = level(sites, counts, prior, omega, f, share)
+    of_slots, pull[counts.unit] = level(sites, counts, prior, omega, counts.padded(f), share)
     weight[counts.row[counts.real]] = of_slots[counts.real]
     pull[counts.unit] -= (of_slots * counts.padded(shocked)).sum(axis=0)
     total, of_units = np.zeros(units), np.full((units, len(omega)), 1 / len(omega))
     total[counts.unit], of_units[counts.unit] = of_slots.sum(axis=0), share
-    return Levels(weight, pull, total, of_units, omega)
+    shared = f - shocked - own
+    height = np.log(0.5 / np.bincount(unit, np.exp(shared)))
+    some = total > 0
+    height[some] = ((pull - np.bincount(unit, weight * shared)) / np.where(some, total, 1.0))[some]
+    return Levels(weight, pull, total, of_units, omega, height)
 
 
 def renewed(

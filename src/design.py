@@ -104,7 +104,7 @@ def regression_of(
     shares: dict[str, np.ndarray],
     surface: Surface | None,
     units: bool,
-    log_scale: np.ndarray | None = None,
+    trait: np.ndarray | None = None,
     onset: float = 1.0,
 ) -> Regression:
     """The columns of `build_design`.
@@ -118,8 +118,8 @@ def regression_of(
         Of the exposure whose kernel is learned.
     units : bool
         Give every adopter an effect of its own.
-    log_scale : array, shape (unit,), optional
-        Log error scale of the units, on which effects may depend, in the adoption period and after it.
+    trait : array, shape (unit,), optional
+        Of the units, on which effects may depend, in the adoption period and after it.
     onset : float
         What columns of groups, interactions and units have in the adoption period, instead of 1.
     """
@@ -167,11 +167,11 @@ def regression_of(
     if 0 < len(later) < len(treated):
         for name in panel.groups:
             add_treated(f"{name}_late", f"{name}_late", labels[name][later], later)
-    if log_scale is not None:
-        of_adopters = standardised(log_scale, np.unique(panel.unit[treated]))[panel.unit] * panel.treated
-        add("scale", "", (0,), sp.csr_array(of_adopters[:, None]))
+    if trait is not None:
+        of_adopters = standardised(trait, np.unique(panel.unit[treated]))[panel.unit] * panel.treated
+        add("trait", "", (0,), sp.csr_array(of_adopters[:, None]))
         if 0 < len(later) < len(treated):
-            add("scale_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
+            add("trait_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
 
     share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
     sd = np.array([spread(s[s > 0]) for s in share.T])
@@ -268,12 +268,12 @@ def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
     return (value - np.mean(value[among])) / sd if sd > 1e-9 else np.zeros_like(value)
 
 
-def with_traits(regression: Regression, log_scale: np.ndarray | None, onset: float) -> Regression:
-    """The regression whose effects may depend on the log error scale of the units, shape (unit,), and that has `onset`
-    of the differences between levels and units in the adoption period.
+def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) -> Regression:
+    """The regression whose effects may depend on a trait of the units, shape (unit,), and that has `onset` of the
+    differences between levels and units in the adoption period.
     """
     units = "unit" in regression.design.blocks
-    return regression_of(regression.panel, regression.share_of, regression.surface, units, log_scale, onset)
+    return regression_of(regression.panel, regression.share_of, regression.surface, units, trait, onset)
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:

@@ -54,6 +54,7 @@ def encode(
     slope_treated: dict[str, float] | None = None,
     spill: str | None = None,
     mean: str | None = None,
+    variance: str | None = None,
 ) -> Panel:
     """The panel of a frame of unit-period rows.
 
@@ -76,6 +77,8 @@ def encode(
         Column with the true effect of others' adoption on untreated rows, where no slope says it.
     mean : str, optional
         Column with the expected count without any adoption.
+    variance : str, optional
+        Column with the variance of the logarithm of the mean that a count is drawn with.
 
     Returns
     -------
@@ -148,9 +151,8 @@ def encode(
     truth = None
     if tau is not None:
         effect = np.where(time >= cohort[unit], column(tau), 0.0)[keep]
-        felt = column(spill)[keep] if spill else None
-        expected = column(mean)[keep] if mean else None
-        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), felt, expected)
+        others = [column(name)[keep] if name else None for name in (spill, mean, variance)]
+        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), *others)
     sizes = np.bincount(unit, weight) / np.bincount(unit) if data.weigh_exposures else None
     member |= {entry.size: column(entry.size)[start] for entry in entries.values() if entry.size}
     mappings = {

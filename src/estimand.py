@@ -19,7 +19,7 @@ Weights are counts of rows (times the data's sampling weights), never estimated 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import arviz as az
 import numpy as np
@@ -33,8 +33,6 @@ from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.kernel import BLOCKS
 from src.spillover import spillover_effects
 
-# by scale: draws, shape (chain, draw, estimand), truths, and what is to be said of each beside its note
-Scales = dict[str, tuple[np.ndarray, np.ndarray, list[str]]]
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
 FAMILY = {
@@ -50,6 +48,28 @@ COLUMNS = [
     *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],
     *["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "n_units", "n_obs", "truth", "note"],
 ]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Estimands on one scale.
+
+    Attributes
+    ----------
+    found : list of Average
+    draws : array, shape (chain, draw, estimand)
+    truth : array, shape (estimand,)
+    said : list of str
+        What is to be said of each beside its note.
+    """
+
+    found: list[Average]
+    draws: np.ndarray
+    truth: np.ndarray
+    said: list[str]
+
+
+Scales = dict[str, Scale]
 
 
 def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> list[Average]:
@@ -134,8 +154,9 @@ def percent(effect: np.ndarray) -> np.ndarray:
         return 100 * np.expm1(effect)
 
 
-def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
+def dataset(scale: Scale) -> xr.Dataset:
     """The draws as named variables, one for each estimand and group, dims chain and draw first."""
+    draws, found = scale.draws, scale.found
     dims = {"att_event": "event_time", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "arm"}
     variables: dict[str, xr.DataArray] = {}
     keys = [(average.estimand, average.group) for average in found]
@@ -156,16 +177,18 @@ def dataset(draws: np.ndarray, found: list[Average]) -> xr.Dataset:
 def linear_scales(draws: np.ndarray, found: list[Average], is_log: bool) -> Scales:
     """Draws and truths of estimands that are averages of an outcome, by scale: as modelled, and in percent of a log."""
     truth, nothing = np.array([average.truth for average in found]), [""] * len(found)
-    of_log: Scales = {"percent": (percent(draws), percent(truth), nothing)} if is_log else {}
-    return {"outcome": (draws, truth, nothing)} | of_log
+    of_log = {"percent": Scale(found, percent(draws), percent(truth), nothing)} if is_log else {}
+    return {"outcome": Scale(found, draws, truth, nothing)} | of_log
 
 
-def table(scales: Scales, found: list[Average], prob: float) -> pd.DataFrame:
+def table(scales: Scales, prob: float) -> pd.DataFrame:
     """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`."""
     parts = []
-    for scale, (values, truth, said) in scales.items():
+    for scale, on_scale in scales.items():
+        found, values = on_scale.found, on_scale.draws
         beyond = np.isinf(values).any(axis=(0, 1))
-        notes = [join(a.note, more, BEYOND if far else "") for a, more, far in zip(found, said, beyond, strict=True)]
+        told = zip(found, on_scale.said, beyond, strict=True)
+        notes = [join(a.note, more, BEYOND if far else "") for a, more, far in told]
         part = pd.DataFrame(
             {
                 "estimand": [average.estimand for average in found],
@@ -175,7 +198,7 @@ def table(scales: Scales, found: list[Average], prob: float) -> pd.DataFrame:
                 **summary(np.where(beyond, np.nan, values), prob),
                 "n_units": [average.n_units for average in found],
                 "n_obs": [average.n_obs for average in found],
-                "truth": truth,
+                "truth": on_scale.truth,
                 "note": [note or None for note in notes],
             }
         )

@@ -59,17 +59,15 @@ def fit(config: Config) -> int:
                 scales = count_scales(collapsed, trace.theta(tree), found, draws, config.seed)
             else:
                 scales = estimand.linear_scales(draws, found, panel.is_log)
-            tables = {config.model.name: estimand.table(scales, found, config.prob)}
+            tables = {config.model.name: estimand.table(scales, config.prob)}
             if "common_scale" in tree.children:
                 rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, found)
                 of_rival = estimand.linear_scales(rival, found, panel.is_log)
-                tables[config.model.name + compare.COMMON] = estimand.table(of_rival, found, config.prob)
+                tables[config.model.name + compare.COMMON] = estimand.table(of_rival, config.prob)
         table = tables[config.model.name]
         if "estimand" not in tree.children:
             folder.mkdir(parents=True, exist_ok=True)
-            trace.save(
-                trace.with_estimands(tree, estimand.dataset(scales["outcome"][0], found)), folder / "posterior.nc"
-            )
+            trace.save(trace.with_estimands(tree, estimand.dataset(scales["outcome"])), folder / "posterior.nc")
         trace.write(table.to_csv(index=False), folder / "estimands.csv")
         with stopwatch(seconds, "compare"):
             twins = collapsed.regression.panel

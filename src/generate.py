@@ -73,14 +73,16 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     check_world(world)
     frame = draw_design(world, np.random.default_rng([design_seed, 1]))
     volatility = np.random.default_rng([outcome_seed, 2]).standard_normal(world.units)
-    tau = draw_effects(world, frame, volatility, np.random.default_rng([outcome_seed, 3]))
-    untreated, mean = draw_untreated(world, frame, volatility, np.random.default_rng([outcome_seed, 4]))
+    of_untreated = np.random.default_rng([outcome_seed, 4])
+    size = of_untreated.standard_normal(world.units)
+    tau = draw_effects(world, frame, volatility, size, np.random.default_rng([outcome_seed, 3]))
+    untreated, mean, variance = draw_untreated(world, frame, volatility, size, of_untreated)
     outcome = tau + untreated
     if world.exposed:
         outcome += spillovers(world, frame)
     if world.events:
         outcome = np.random.default_rng([outcome_seed, 5]).poisson(np.exp(outcome)).astype(float)
-    rows = tabulate(frame, outcome, tau, mean)
+    rows = tabulate(frame, outcome, tau, mean, variance)
     names = [f"x{j}" for j in range(len(frame.covariates))]
     data = DataConfig(
         name=world.name, unit="firm", time="year", cohort="first", outcome="y", is_log=False, covariates=names,
@@ -89,7 +91,8 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     )  # fmt: skip
     control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
     treated = {name: world.spill_ratio * slope for name, slope in control.items()}
-    return encode(rows, data, sha256_of(rows), "tau", control, treated, None, "mean")
+    counted = ("mean", "variance") if world.events else (None, None)
+    return encode(rows, data, sha256_of(rows), "tau", control, treated, None, *counted)
 
 
 def check_world(world: GeneratorConfig) -> None:
@@ -114,7 +117,8 @@ def check_world(world: GeneratorConfig) -> None:
             len(world.cohort_effects) not in (0, len(starts))
         ),
         "ramp is empty: give the share of the effect that is reached at event times 0, 1, ...": not world.ramp,
-        f"on_scale={world.on_scale} is a correlation: give a number from -1 to 1": abs(world.on_scale) > 1,
+        f"on_scale={world.on_scale} and on_size={world.on_size} are correlations of one effect: their squares are to "
+        "sum to 1 at most": world.on_scale**2 + world.on_size**2 > 1,
         f"tails={world.tails} has no finite variance: give more than 2 degrees of freedom, or 0 for normal": (
             0 < world.tails <= 2
         ),
@@ -154,21 +158,24 @@ def zipf(total: int, levels: int, tail: float) -> np.ndarray:
 
 
 def draw_untreated(
-    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes without any adoption, and the mean over shocks and errors of their exponential; shape (unit, period)."""
+    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, size: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outcomes without any adoption, the mean over shocks and errors of their exponential, and the variance of shocks
+    and errors; shape (unit, period).
+    """
     units, periods = frame.seen.shape
     ever = np.isfinite(frame.cohort)
-    alpha = world.level + world.unit_effect_sd * (rng.standard_normal(units) + 0.5 * ever)
+    alpha = world.level + world.unit_effect_sd * (size + 0.5 * ever)
     lambda_ = world.drift * np.arange(periods) + world.period_sd * rng.standard_normal(periods)
     slopes = 0.3 * np.where(np.arange(world.covariates) % 2, -1.0, 1.0)
     outcome = alpha[:, None] + lambda_ + np.tensordot(slopes, frame.covariates, axes=1)
     scale = world.sd * np.exp(world.spread * volatility - world.spread**2 + world.ever * ever)
     variance = scale**2 + world.industry_shock**2 + world.district_shock**2
-    mean = np.exp(np.minimum(outcome + variance[:, None] / 2, MOST_LOG))
+    variance = np.repeat(variance[:, None], periods, axis=1)
+    mean = np.exp(np.minimum(outcome + variance / 2, MOST_LOG))
     for code, sd in ((frame.industry, world.industry_shock), (frame.district, world.district_shock)):
         outcome += sd * ar1(rng.standard_normal((code.max() + 1, periods)), world.shock_rho)[code]
-    return outcome + scale[:, None] * disturbances(world, units, rng), mean
+    return outcome + scale[:, None] * disturbances(world, units, rng), mean, variance
 
 
 def disturbances(world: GeneratorConfig, units: int, rng: np.random.Generator) -> np.ndarray:
@@ -184,10 +191,13 @@ def disturbances(world: GeneratorConfig, units: int, rng: np.random.Generator) -
     return ar1(normal, world.rho)
 
 
-def draw_effects(world: GeneratorConfig, frame: Frame, volatility: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_effects(
+    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, size: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Effect of own adoption at zero exposure, shape (unit, period); 0 before adoption."""
     units, periods = frame.seen.shape
-    own = world.on_scale * volatility + np.sqrt(1 - world.on_scale**2) * rng.standard_normal(units)
+    rest = np.sqrt(1 - world.on_scale**2 - world.on_size**2)
+    own = world.on_scale * volatility + world.on_size * size + rest * rng.standard_normal(units)
     by_owner = world.ownership_gap * (0.5 - frame.ownership)
     level = world.effect + by_owner + by_industry(world, rng)[frame.industry] + world.unit_sd * own
     for start, extra in zip(world.starts, world.cohort_effects or [0.0] * len(world.starts), strict=True):
@@ -241,7 +251,9 @@ def spillovers(world: GeneratorConfig, frame: Frame) -> np.ndarray:
     return received * np.where(frame.treated, world.spill_ratio, 1.0)
 
 
-def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray, mean: np.ndarray) -> pd.DataFrame:
+def tabulate(
+    frame: Frame, outcome: np.ndarray, tau: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> pd.DataFrame:
     """Rows of the units and periods that are seen."""
     unit, period = np.nonzero(frame.seen)
     start = np.where(np.isfinite(frame.cohort), frame.cohort + FIRST, np.nan)
@@ -255,6 +267,7 @@ def tabulate(frame: Frame, outcome: np.ndarray, tau: np.ndarray, mean: np.ndarra
         "y": outcome[unit, period],
         "tau": tau[unit, period],
         "mean": mean[unit, period],
+        "variance": variance[unit, period],
     }
     columns |= {f"x{j}": values[unit, period] for j, values in enumerate(frame.covariates)}
     return pd.DataFrame(columns)

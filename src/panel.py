@@ -112,6 +112,8 @@ class Truth:
         Effect of others' adoption on untreated rows, where no slope of an exposure says it.
     mean : array, shape (row,), optional
         Expected count without any adoption, where the outcome is a count.
+    variance : array, shape (row,), optional
+        Of the logarithm of the mean that a count is drawn with, shocks and disturbance together.
     """
 
     tau: np.ndarray
@@ -119,11 +121,14 @@ class Truth:
     slope_treated: dict[str, float]
     spill: np.ndarray | None = None
     mean: np.ndarray | None = None
+    variance: np.ndarray | None = None
 
     def of_rows(self, keep: np.ndarray) -> Truth:
         """What is true of the rows of `keep`, shape (row,)."""
-        spill, mean = (None if values is None else values[keep] for values in (self.spill, self.mean))
-        return replace(self, tau=self.tau[keep], spill=spill, mean=mean)
+        spill, mean, variance = (
+            None if values is None else values[keep] for values in (self.spill, self.mean, self.variance)
+        )
+        return replace(self, tau=self.tau[keep], spill=spill, mean=mean, variance=variance)
 
 
 @dataclass(frozen=True)

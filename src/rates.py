@@ -1,4 +1,4 @@
-"""Effects on counts: in events, and in proportion to the events that there would be without any adoption.
+"""Effects on counts: in events, in proportion to the events that there would be without any adoption, and in margins.
 
     m_it = alpha_i E[exp(z_it + shocks)] exp(lambda_t + x_it'beta) offset_it        expected count, nobody adopts
     percent = 100 sum over rows m_it (exp(high_it) - exp(low_it)) / sum over rows m_it
@@ -15,11 +15,23 @@ with, in the terms of `src.estimand`,
 so that total_treated = direct + spill_treated draw by draw, in events and in percent. Large units count for more than
 small ones, unlike in `log`: a note says how many of equal size a number is worth. A unit without any event has
 alpha_i = 0: it is in the number of rows, and adds nothing to either sum.
+
+`total_events` is outcome times the number of rows. Own adoption moves whether there is any event, and how many there
+are where there is any. With p(m, V) the probability that a count is not zero if the logarithm of its mean has variance
+V about log m - V / 2, and P_d = sum over treated rows of p(m_it exp(d tau_it), V_it),
+
+    att_any         outcome: (P_1 - P_0) / rows               percent: 100 (P_1 / P_0 - 1)
+    att_given_any   outcome: M_1 / P_1 - M_0 / P_0            percent: 100 ((M_1 / P_1) / (M_0 / P_0) - 1)
+
+with M_d the sum of m_it exp(d tau_it), so that in percent (1 + att) = (1 + att_any) (1 + att_given_any) draw by draw.
+A unit's level is known from its own few events, and p is concave in it: with q_it the share of the row in what f
+expects of the unit, m_it / (1 - q_it) in the place of m_it makes p right on average, because for Poisson counts of
+total n with alpha_i ~ Gamma(n) the probability of none becomes (1 - q_it)^n.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,13 +40,17 @@ import xarray as xr
 from models.inputs import BY
 from src.average import Average, own_map, placed
 from src.collapse import Collapsed
+from src.compare import FIXED
 from src.counts import Levels
 from src.design import NUISANCE, Regression
-from src.estimand import Scales, percent
+from src.estimand import Scale, Scales, percent
 from src.kernel import BLOCKS
 
 CHUNK = 8_000_000  # numbers at a time
 MOST_LOG = 60.0
+MOST_SHARE = 0.9  # of one row in its unit
+NODES = 40  # of the integral over the disturbance
+FEWEST, MOST, STEP = -16.0, 12.0, 0.01  # log means of a table of probabilities
 SLOPES = ("spill_per_pp", "spill_by", "spill_at")  # ratios of means by themselves
 OWN = ("att", "att_by", "att_event", "att_cohort", "att_gt", "direct")
 ENDS = dict.fromkeys(OWN, ("own", "none")) | {
@@ -44,6 +60,9 @@ ENDS = dict.fromkeys(OWN, ("own", "none")) | {
     "spill_treated": ("all", "own"),
     "switching": ("all", "others"),
 }  # what is felt in the two worlds that an estimand compares
+BY_GROUP = {"att": "", "att_event": "event_time", "att_cohort": "cohort"}  # group of the companions of an estimand
+SUMMED = ("total_treated", "spill_treated", "spill_control", "overall")  # also as totals, under their own names
+MARGINS = ("att_any", "att_given_any")
 
 
 @dataclass(frozen=True)
@@ -100,17 +119,91 @@ def count_scales(
     seed : int
         Of the draws of levels, periods and covariates.
     """
-    known = truths(collapsed.regression, found)
     of_slopes = [k for k, average in enumerate(found) if average.estimand in SLOPES]
-    values, carried = ratios(collapsed, theta, found, seed)
-    values["percent"][..., of_slopes] = percent(draws[..., of_slopes])
-    known["percent"][of_slopes] = percent(np.array([found[k].truth for k in of_slopes]))
-    of_events = ["a slope has no number of events" if k in of_slopes else said for k, said in enumerate(carried)]
-    return {
-        "outcome": (values["outcome"], known["outcome"], of_events),
-        "percent": (values["percent"], known["percent"], carried),
-        "log": (draws, np.array([average.truth for average in found]), [""] * len(found)),
-    }
+    sums, carried = drawn_sums(collapsed, theta, found, seed)
+    scales, known = (on_scales(one, found) for one in (sums, true_sums(collapsed.regression, found)))
+    scales["percent"][1][:, of_slopes] = percent(draws.reshape(-1, len(found))[:, of_slopes])
+    known["percent"][1][:, of_slopes] = percent(np.array([[found[k].truth for k in of_slopes]]))
+    said = {"outcome": ["a slope has no number of events" if k in of_slopes else c for k, c in enumerate(carried)]}
+    said["percent"] = carried
+    together = {}
+    for name, (averages, values) in scales.items():
+        silent = [not average.identified for average in averages]
+        values[:, silent] = np.nan
+        companions = [""] * (len(averages) - len(found))
+        together[name] = Scale(
+            averages, values.reshape(*draws.shape[:2], len(averages)), known[name][1][0], said[name] + companions
+        )
+    truth = np.array([average.truth for average in found])
+    return together | {"log": Scale(found, draws, truth, [""] * len(found))}
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the rows of every estimand, shape (draw, estimand); NaN where nothing is summed.
+
+    Attributes
+    ----------
+    base, gain : array
+        Of m_it, and of m_it (exp(high) - exp(low)).
+    least, most : array
+        Of the probabilities of any event without and with own adoption; of estimands of own adoption alone.
+    size : array, shape (estimand,)
+        Weighted number of rows.
+    """
+
+    base: np.ndarray
+    gain: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def empty(cls, draws: int, estimands: int) -> Sums:
+        """To be filled in."""
+        base, gain, least, most = np.full((4, draws, estimands), np.nan)
+        return cls(base, gain, least, most, np.full(estimands, np.nan))
+
+
+def on_scales(sums: Sums, found: list[Average]) -> dict[str, tuple[list[Average], np.ndarray]]:
+    """The estimands in events and in percent, and their values, shape (draw, estimand)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = {
+            "outcome": sums.gain / sums.size,
+            "percent": 100 * np.where(sums.base > 0, sums.gain / sums.base, np.nan),
+        }
+        before, after = sums.base / sums.least, (sums.base + sums.gain) / sums.most
+        companions = {
+            ("outcome", "total_events"): sums.gain,
+            ("outcome", "att_any"): (sums.most - sums.least) / sums.size,
+            ("outcome", "att_given_any"): after - before,
+            ("percent", "att_any"): 100 * (sums.most / sums.least - 1),
+            ("percent", "att_given_any"): 100 * (after / before - 1),
+        }
+    scales = {}
+    for name, values in rates.items():
+        contrasts(values, found, name == "percent")
+        averages, columns = list(found), [values]
+        for (scale, estimand), of_companion in companions.items():
+            if scale == name:
+                mine = companions_of(found, estimand)
+                averages += list(mine.values())
+                columns.append(of_companion[:, list(mine)])
+        scales[name] = averages, np.hstack(columns)
+    return scales
+
+
+def companions_of(found: list[Average], estimand: str) -> dict[int, Average]:
+    """A total or a margin beside those of `found` that have one, by their position."""
+    companions = {}
+    for k, average in enumerate(found):
+        group = BY_GROUP.get(average.estimand, average.group if average.estimand == "att_by" else None)
+        if estimand == "total_events" and average.estimand in SUMMED:
+            group = average.estimand
+        if group is not None and ":" not in group:
+            note = "" if average.note.startswith(FIXED) else average.note
+            companions[k] = replace(average, estimand=estimand, group=group, note=note)
+    return companions
 
 
 @dataclass(frozen=True)
@@ -127,6 +220,8 @@ class Plan:
         Weight of each row in each sum.
     high, low : sparse array, shape (row, column)
         What is felt in the two worlds.
+    own : bool
+        Own adoption alone is compared with none.
     """
 
     mine: list[int]
@@ -134,6 +229,7 @@ class Plan:
     into: sp.csr_array
     high: sp.csr_array
     low: sp.csr_array
+    own: bool
 
 
 def plans_of(regression: Regression, found: list[Average]) -> list[Plan]:
@@ -148,49 +244,96 @@ def plans_of(regression: Regression, found: list[Average]) -> list[Plan]:
             rows, place = np.unique(np.concatenate(each), return_inverse=True)
             sums = np.repeat(np.arange(len(mine)), [len(part) for part in each])
             into = sp.csr_array((weight[np.concatenate(each)], (sums, place)), shape=(len(mine), len(rows)))
-            plans.append(Plan(mine, rows, into, worlds[high][rows], worlds[low][rows]))
+            plans.append(Plan(mine, rows, into, worlds[high][rows], worlds[low][rows], (high, low) == ENDS["att"]))
     return plans
 
 
-def ratios(
-    collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Draws of every estimand that sums over rows, in events and in percent, and what carries each of these sums.
-
-    NaN and empty where nothing is summed; parameters as of `count_scales`.
-    """
+def drawn_sums(collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int) -> tuple[Sums, list[str]]:
+    """Draws of the sums of every estimand, and what carries each of them; parameters as of `count_scales`."""
     regression, levels = collapsed.regression, collapsed.levels
     assert levels is not None
-    draws = theta.transpose("chain", "draw", "column")
-    known = all_coefficients(collapsed, draws, seed)
+    known = all_coefficients(collapsed, theta.transpose("chain", "draw", "column"), seed)
     rng = np.random.default_rng([seed, 7])
+    shared = sum((shock.sd * collapsed.s) ** 2 for shock in collapsed.nuisance.shocks.values())
+    table = Probabilities.of(levels.omega + shared)
     plans = plans_of(regression, found)
-    gain, base = np.full((2, len(known), len(found)), np.nan)
-    size, carried = np.full(len(found), np.nan), [""] * len(found)
+    sums, carried = Sums.empty(len(known), len(found)), [""] * len(found)
     total = [np.zeros(len(plan.rows)) for plan in plans]
     step = max(CHUNK // len(regression.panel.unit), 1)
     for start in range(0, len(known), step):
         some = slice(start, start + step)
-        log_level = unit_levels(regression, levels, known[some], rng)
+        log_level, omega = unit_levels(regression, levels, known[some], rng)
         for plan, so_far in zip(plans, total, strict=True):
-            mean = expected_counts(regression, log_level, known[some], plan.rows)
-            high, low = (np.exp(np.minimum((x @ known[some].T).T, MOST_LOG)) for x in (plan.high, plan.low))
-            base[some, plan.mine] = (plan.into @ mean.T).T
-            gain[some, plan.mine] = (plan.into @ (mean * (high - low)).T).T
+            unit = regression.panel.unit[plan.rows]
+            untreated = plain(regression, known[some], plan.rows) + log_level[:, unit]
+            mean = np.exp(np.minimum(untreated + (levels.omega[omega][:, unit] + shared) / 2, MOST_LOG))
+            high, low = (np.minimum((x @ known[some].T).T, MOST_LOG) for x in (plan.high, plan.low))
+            sums.base[some, plan.mine] = (plan.into @ mean.T).T
+            sums.gain[some, plan.mine] = (plan.into @ (mean * (np.exp(high) - np.exp(low))).T).T
             so_far += mean.sum(axis=0)
+            if plan.own:
+                alone = untreated - np.log1p(-share_of_unit(regression, known[some], plan.rows))
+                for into, felt in ((sums.least, low), (sums.most, high)):
+                    into[some, plan.mine] = (plan.into @ table.at(alone + felt, omega[:, unit]).T).T
     for plan, mean in zip(plans, total, strict=True):
-        size[plan.mine] = plan.into.sum(axis=1)
+        sums.size[plan.mine] = plan.into.sum(axis=1)
         units, of_row = np.unique(regression.panel.unit[plan.rows], return_inverse=True)
         into_units = sp.csr_array((mean, (np.arange(len(mean)), of_row)), shape=(len(mean), len(units)))
         of_units = sp.csr_array(plan.into @ into_units)
         for position, k in enumerate(plan.mine):
             carried[k] = what_carries(of_units[[position]].data)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scales = {"outcome": gain / size, "percent": 100 * np.where(base > 0, gain / base, np.nan)}
-    for name, values in scales.items():
-        contrasts(values, found, name == "percent")
-        values[:, [not average.identified for average in found]] = np.nan
-    return {name: values.reshape(*draws.shape[:2], len(found)) for name, values in scales.items()}, carried
+    return sums, carried
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """log p of any event, by the logarithm x of the mean without its disturbance, for some variances of that.
+
+        p(x, V) = 1 - E[exp(-exp(x + sqrt(V) e))],    e ~ Normal(0, 1)
+
+    Attributes
+    ----------
+    x : array, shape (node,)
+    log : array, shape (variance, node)
+    """
+
+    x: np.ndarray
+    log: np.ndarray
+
+    @classmethod
+    def of(cls, variance: np.ndarray) -> Probabilities:
+        """The table, by Gauss-Hermite quadrature; linear interpolation of log p is exact to 1e-5."""
+        x = np.arange(FEWEST, MOST, STEP)
+        log = [np.log(any_event(x, np.full(len(x), v))) for v in variance]
+        return cls(x, np.array(log))
+
+    def at(self, x: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """p at x for the variances at the positions `which`, of the same shape."""
+        found = np.zeros(x.shape)
+        for position, log in enumerate(self.log):
+            mine = which == position
+            rare = np.minimum(x[mine] - FEWEST, 0.0)  # there p is in proportion to the mean
+            found[mine] = np.exp(np.interp(x[mine], self.x, log) + rare)
+        return found
+
+
+def any_event(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """p(x, V) of `Probabilities`, shape as given."""
+    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    power = x[..., None] + np.sqrt(variance)[..., None] * node
+    return -np.expm1(-np.exp(np.minimum(power, MOST_LOG))) @ weight / weight.sum()
+
+
+def share_of_unit(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """q_it, the share of each of the `rows` without adoption in what f expects of its unit, shape (draw, row)."""
+    panel = regression.panel
+    units, of_row = np.unique(panel.unit[rows], return_inverse=True)
+    every = np.flatnonzero(np.isin(panel.unit, units))
+    into = sp.csr_array((np.ones(len(every)), (np.searchsorted(units, panel.unit[every]), np.arange(len(every)))))
+    felt = (regression.matrix[every] @ known.T).T + panel.log_offset[every]
+    top = felt.max(axis=1, keepdims=True)
+    total = (into @ np.exp(felt - top).T).T
+    return np.minimum(np.exp(plain(regression, known, rows) - top) / total[:, of_row], MOST_SHARE)
 
 
 def what_carries(share: np.ndarray) -> str:
@@ -227,8 +370,13 @@ def all_coefficients(collapsed: Collapsed, draws: xr.DataArray, seed: int) -> np
     return known
 
 
-def unit_levels(regression: Regression, levels: Levels, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """log(alpha_i E[exp(z)]) drawn given the coefficients, shape (draw, unit); -inf for units without any event."""
+def unit_levels(
+    regression: Regression, levels: Levels, known: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """a_i drawn given the coefficients, -inf for units without any event, and the position of each unit's omega.
+
+    Both of shape (draw, unit).
+    """
     panel = regression.panel
     units = len(levels.total)
     within = sp.csr_array((levels.weight, (panel.unit, np.arange(len(panel.unit)))), shape=(units, len(panel.unit)))
@@ -236,20 +384,19 @@ def unit_levels(regression: Regression, levels: Levels, known: np.ndarray, rng: 
     some = levels.total > 0
     total = np.where(some, levels.total, 1.0)
     drawn = (levels.pull - felt) / total + rng.standard_normal(felt.shape) / np.sqrt(total)
-    reached = np.cumsum(levels.share, axis=1)
-    omega = np.full(felt.shape, levels.omega[0])
+    reached = np.cumsum(levels.share, axis=1)[:, :-1]
     chance = rng.random(felt.shape)
-    for point in range(1, len(levels.omega)):
-        omega = np.where(chance > reached[:, point - 1], levels.omega[point], omega)
-    return np.where(some, drawn + omega / 2, -np.inf)
+    omega = np.zeros(felt.shape, dtype=np.int8)
+    for bound in reached.T:
+        omega += chance > bound
+    return np.where(some, drawn, -np.inf), omega
 
 
-def expected_counts(regression: Regression, log_level: np.ndarray, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """m_it, shape (draw, row); 0 for units without any event."""
+def plain(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """f without adoption, shape (draw, row): periods, fixed effects, covariates and the offset."""
     panel, design = regression.panel, regression.design
     nuisance = positions(regression, [name for name in NUISANCE if name in design.blocks])
-    plain = (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + panel.log_offset[rows]
-    return np.exp(np.minimum(log_level[:, panel.unit[rows]] + plain, MOST_LOG))
+    return (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + panel.log_offset[rows]
 
 
 def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
@@ -265,27 +412,36 @@ def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
                 values[..., k] = of_first - of_second
 
 
-def truths(regression: Regression, found: list[Average]) -> dict[str, np.ndarray]:
-    """What is true of every estimand in events and in percent; NaN where it is not known, shape (estimand,)."""
-    gain, base, size = np.full((3, len(found)), np.nan)
+def truths(regression: Regression, found: list[Average]) -> np.ndarray:
+    """What is true of every estimand in percent; NaN where it is not known, shape (estimand,)."""
+    return on_scales(true_sums(regression, found), found)["percent"][1][0, : len(found)]
+
+
+def true_sums(regression: Regression, found: list[Average]) -> Sums:
+    """The sums in a world that is known, one draw."""
+    sums = Sums.empty(1, len(found))
     panel = regression.panel
     truth = panel.truth
-    if truth is not None and truth.mean is not None:
-        by = {"none": np.zeros(len(panel.unit)), "own": np.where(panel.treated, truth.tau, 0.0)}
-        slopes = [
-            np.array([slope.get(name, np.nan) for name in regression.exposures])
-            for slope in (truth.slope_control, truth.slope_treated)
-        ]
-        received = [regression.shares @ slope if len(slope) else np.zeros(len(panel.unit)) for slope in slopes]
-        by["others"] = received[0]
-        by["all"] = by["own"] + np.where(panel.treated, received[1], received[0])
-        for k, average in enumerate(found):
-            if len(average.rows):
-                weight = panel.weight[average.rows] * truth.mean[average.rows]
-                high, low = (np.exp(by[end][average.rows]) for end in ENDS[average.estimand])
-                gain[k], base[k] = weight @ (high - low), weight.sum()
-                size[k] = panel.weight[average.rows].sum()
-    found_truths = {"outcome": gain / size, "percent": 100 * gain / base}
-    for name, values in found_truths.items():
-        contrasts(values, found, name == "percent")
-    return found_truths
+    if truth is None or truth.mean is None or truth.variance is None:
+        return sums
+    by = {"none": np.zeros(len(panel.unit)), "own": np.where(panel.treated, truth.tau, 0.0)}
+    slopes = [
+        np.array([slope.get(name, np.nan) for name in regression.exposures])
+        for slope in (truth.slope_control, truth.slope_treated)
+    ]
+    received = [regression.shares @ slope if len(slope) else np.zeros(len(panel.unit)) for slope in slopes]
+    by["others"] = received[0]
+    by["all"] = by["own"] + np.where(panel.treated, received[1], received[0])
+    for k, average in enumerate(found):
+        rows = average.rows
+        if len(rows):
+            weight = panel.weight[rows]
+            high, low = (by[end][rows] for end in ENDS[average.estimand])
+            sums.base[0, k] = weight @ truth.mean[rows]
+            sums.gain[0, k] = weight @ (truth.mean[rows] * (np.exp(high) - np.exp(low)))
+            sums.size[k] = weight.sum()
+            if average.estimand in OWN:
+                alone = np.log(truth.mean[rows]) - truth.variance[rows] / 2
+                sums.least[0, k] = weight @ any_event(alone, truth.variance[rows])
+                sums.most[0, k] = weight @ any_event(alone + high, truth.variance[rows])
+    return sums

@@ -197,8 +197,8 @@ def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[
     draws = estimand.draw_estimands(theta, regression.design.all_labels, found)
     if collapsed.levels is None:
         return found, draws, of_averages(found)
-    ratios, truth, _ = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
-    return found, log_ratio(ratios), log_ratio(truth)
+    of_counts = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
+    return of_counts.found, log_ratio(of_counts.draws), log_ratio(of_counts.truth)
 
 
 def log_ratio(percent: np.ndarray) -> np.ndarray:
@@ -270,7 +270,7 @@ def classical_rows(
     panel = regression.panel
     spoken = np.ones(int(panel.treated.sum()), dtype=bool)
     found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
-    truths = about(found, log_ratio(rates.truths(regression, found)["percent"]) if events else of_averages(found))
+    truths = about(found, log_ratio(rates.truths(regression, found)) if events else of_averages(found))
     truths.loc[len(truths)] = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0}
     table = keyed(estimate(panel, shares, MASSES[-1], names, ESTIMATORS | counties.ESTIMATORS))
     table = table[table["scale"] == ("percent" if events else "outcome")]

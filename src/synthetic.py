@@ -38,11 +38,12 @@ class World:
     ----------
     frame : DataFrame
         Firm-year rows sorted by firm, then year; `tau_<outcome>` is the effect of own adoption at zero exposure, in log
-        points (0 on untreated rows), `mean_<outcome>` the expected count without any adoption in a world of events.
+        points (0 on untreated rows); in a world of events `mean_<outcome>` is the expected count without any adoption,
+        `variance_<outcome>` the variance of the logarithm of the mean that it is drawn with.
     tau_column : str
         The truth of the chosen outcome.
-    mean_column : str, optional
-        The expected count, in a world of events.
+    count_columns : tuple of str
+        The expected count and that variance, in a world of events.
     slope_control, slope_treated : dict of str to float
         Log points per unit share of each exposure, for the chosen outcome.
     """
@@ -51,7 +52,7 @@ class World:
     tau_column: str
     slope_control: dict[str, float]
     slope_treated: dict[str, float]
-    mean_column: str | None = None
+    count_columns: tuple[str, ...] = ()
 
 
 def load(data: SyntheticConfig) -> Panel:
@@ -64,7 +65,7 @@ def load(data: SyntheticConfig) -> Panel:
     """
     world = draw(data)
     slopes = (world.slope_control, world.slope_treated)
-    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, *slopes, mean=world.mean_column)
+    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, *slopes, None, *world.count_columns)
 
 
 def sha256_of(frame: pd.DataFrame) -> str:
@@ -98,7 +99,9 @@ def draw(data: SyntheticConfig) -> World:
     firms = draw_firms(parameters, data.size, rng["firms"])
     spell = draw_spells(parameters, len(firms), years, rng["listing"])
     covariates = draw_covariates(parameters, firms, spell, years, rng["covariates"])
-    untreated, mean = draw_untreated(parameters, firms, covariates, years, data.errors, data.selection, rng["outcomes"])
+    untreated, mean, variance = draw_untreated(
+        parameters, firms, covariates, years, data.errors, data.selection, rng["outcomes"]
+    )
     if parameters["events"]:
         idle = parameters["idle"]
         less = idle["gap"] * (rng["events"].random(len(firms)) < idle["share"])[:, None]
@@ -118,13 +121,14 @@ def draw(data: SyntheticConfig) -> World:
         frame[f"tau_{outcome}"] = tau[position, firm, year]
         if parameters["events"]:
             frame[f"mean_{outcome}"] = mean[position, firm, year]
+            frame[f"variance_{outcome}"] = variance[position, firm, year]
 
     slope = slopes(parameters, data.outcome, data.spillover)
     shares = {name: entry.share or "" for name, entry in exposure_entries(data).items()}
     control = {name: slope[column] for name, column in shares.items() if column in slope}
     treated = {name: parameters["spillover"]["ratio"] * value for name, value in control.items()}
-    mean_column = f"mean_{data.outcome}" if parameters["events"] else None
-    return World(frame, f"tau_{data.outcome}", control, treated, mean_column)
+    counted = (f"mean_{data.outcome}", f"variance_{data.outcome}") if parameters["events"] else ()
+    return World(frame, f"tau_{data.outcome}", control, treated, counted)
 
 
 def read_parameters(data: SyntheticConfig) -> dict[str, Any]:
@@ -285,9 +289,9 @@ def draw_untreated(
     errors: str,
     selection: str,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes without any adoption, and the mean of their exponential over u, v and eps, both of shape (outcome, firm,
-    year), also for years without a row.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outcomes without any adoption, the mean of their exponential over u, v and eps, and the variance of these three,
+    all of shape (outcome, firm, year), also for years without a row.
 
     alpha_i + lambda_t + (x_it - mean)'beta + u_kt + v_ct + eps_it: alpha correlated with mean size, u and v AR(1) over
     years, eps AR(1) with log-normal firm scales; a firm's own trend where `selection` has one.
@@ -305,17 +309,18 @@ def draw_untreated(
 
     outcome = (intercept[:, None] + firm_sd[:, None] * alpha)[:, :, None] + lambda_[:, None, :]
     outcome += trend[:, :, None] * since + observed
-    expected = outcome.copy()
+    variance = np.zeros(outcome.shape)
+    untouched = outcome.copy()
     for column, shock in law["shocks"].items():
-        expected += shock["sd"] ** 2 / 2
+        variance += shock["sd"] ** 2
         group = codes(firms[column])
         outcome += shock["sd"] * ar1(joint_normal(rng, parameters, group.max() + 1, len(years)), shock["rho"])[:, group]
     log_scale = law["spread"] * firms["volatility"].to_numpy() + law["on_size"] * size
     scale = law["sd"] * np.exp(log_scale - law["spread"] ** 2 - law["on_size"] ** 2)
     larger = np.array([said.get("disturbance", 1.0) for said in parameters["outcomes"].values()])[:, None, None]
-    expected += (larger * scale[:, None]) ** 2 / 2
+    variance += (larger * scale[:, None]) ** 2
     error = larger * scale[:, None] * ar1(joint_normal(rng, parameters, *cells), law["rho"])
-    return outcome + error, np.exp(expected)
+    return outcome + error, np.exp(untouched + variance / 2), variance
 
 
 def draw_cohorts(

@@ -23,10 +23,22 @@ RESERVED_WORDS = """
     chain draw column obs estimand group level arm
     unit units time cohort event_time event_time_step cell group_cell exposure covariate outcome weight
     mu path difference theta sigma alpha beta lambda_ tau delta_control delta_treated s rho nu scale scales shock shocks
-    fixed gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
+    trait fixed gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
     att direct switching contrast overall lead total_treated total_events
 """
-RESERVED_BEGINNINGS = ("sd_", "att_", "contrast_", "spill_", "unit_", "rho_", "nu_", "scale_", "shock_")
+RESERVED_BEGINNINGS = (
+    "sd_",
+    "att_",
+    "contrast_",
+    "spill_",
+    "unit_",
+    "rho_",
+    "nu_",
+    "scale_",
+    "shock_",
+    "trait_",
+    "total_",
+)
 HUGE = 1e100  # squares of larger numbers overflow
 LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
 DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor", "_contrast", "_length")

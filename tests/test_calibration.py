@@ -27,7 +27,7 @@ def fit_one(seed: int, priors: Priors) -> pd.DataFrame:
     found = estimand.averages(collapsed.regression, collapsed.evidence, tuple(design.blocks))
     draws = estimand.draw_estimands(tree["posterior"]["theta"] * collapsed.s, design.all_labels, found)
     return (
-        estimand.table(estimand.linear_scales(draws, found, is_log=True), found, 0.95)
+        estimand.table(estimand.linear_scales(draws, found, is_log=True), 0.95)
         .query("scale == 'outcome'")
         .assign(seed=seed)
     )

@@ -287,7 +287,7 @@ def test_an_effect_too_large_for_a_percentage_is_said_and_not_shown():
     collapsed = collapse(build_design(panel, {})[0])
     found = estimand.averages(collapsed.regression, collapsed.evidence, ("mu",))
     draws = 1000 + np.random.default_rng(0).normal(size=(2, 100, len(found)))
-    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), found, 0.9)
+    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), 0.9)
     assert table.loc[table["scale"] == "percent", "mean"].isna().all()
     assert table.loc[table["scale"] == "percent", "note"].str.contains("too large for a percentage").all()
     assert table.loc[table["scale"] == "outcome", "mean"].notna().all()
@@ -299,7 +299,7 @@ def test_unidentified_estimands_are_nan_in_draws_and_table():
     values = np.random.default_rng(0).normal(size=(2, 200, 1))
     theta = xr.DataArray(values, dims=("chain", "draw", "column"), coords={"column": ["mu"]})
     draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
-    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), found, 0.9)
+    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), 0.9)
     missing = table["mean"].isna()
     assert missing.any()
     assert not missing.all()
@@ -310,7 +310,7 @@ def test_unidentified_estimands_are_nan_in_draws_and_table():
 def test_table_is_the_quantiles_of_the_draws(world):
     _, _, keyed, found = world
     draws = np.stack(list(keyed.values()), axis=-1)
-    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), found, 0.8)
+    table = estimand.table(estimand.linear_scales(draws, found, is_log=True), 0.8)
     assert list(table.columns) == estimand.COLUMNS
     row = table[(table["estimand"] == "att") & (table["scale"] == "outcome")].iloc[0]
     flat = keyed["att", "", ""].ravel()

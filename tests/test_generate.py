@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src import rates
 from src.command import CONF
 from src.config import GeneratorConfig
 from src.exposure import row_shares
@@ -57,8 +58,10 @@ def test_counts_average_to_what_is_true_of_them(name):
     assert (panel.outcome == np.round(panel.outcome)).all()
     others = sum(share * truth.slope_control[exposure] for exposure, share in row_shares(panel)[0].items())
     expected = truth.mean * np.exp(truth.tau + others)
+    chance = rates.any_event(np.log(expected) - truth.variance / 2, truth.variance)
     for rows in (panel.treated, ~panel.treated):
         assert panel.outcome[rows].mean() == pytest.approx(expected[rows].mean(), rel=0.06)
+        assert (panel.outcome[rows] > 0).mean() == pytest.approx(chance[rows].mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -162,6 +165,16 @@ def test_effects_that_go_with_the_scale_of_errors(name, sign):
     assert sign * stats.spearmanr(effect, spread).statistic > 0.4
 
 
+def test_effects_that_go_with_the_size_of_units():
+    plain = world("counts_rising", covariates=0, ownership_gap=0, industry_sd=0)
+    many = replace(plain, units=4000, adopters=[500] * 4, missing=0, late_entry=0, early_exit=0, period_sd=0)
+    panel = draw(many, 0, 0)
+    last = (panel.time == panel.time.max()) & np.isfinite(panel.row_cohort)
+    log_mean = np.log(panel.truth.mean[last]) - panel.truth.variance[last] / 2
+    assert np.corrcoef(panel.truth.tau[last], log_mean)[0, 1] == pytest.approx(0.7, abs=0.05)
+    assert panel.truth.tau[last].std() == pytest.approx(0.3, rel=0.05)
+
+
 def test_units_with_larger_errors_and_a_common_average_scale():
     many = world(units=20_000, missing=0, late_entry=0, early_exit=0, industries=2, districts=2, ever=0, **NOTHING)
     quiet = replace(many, industry_shock=0, district_shock=0, covariates=0, period_sd=0, drift=0, unit_effect_sd=0)
@@ -181,7 +194,7 @@ def test_units_with_larger_errors_and_a_common_average_scale():
         ({"units": 79, "adopters": [1, 1, 1, 1]}, "give at least 80"),
         ({"cohort_effects": [1.0]}, "cohort_effects"),
         ({"ramp": []}, "ramp is empty"),
-        ({"on_scale": 1.5}, "from -1 to 1"),
+        ({"on_scale": 0.8, "on_size": -0.8}, "sum to 1 at most"),
         ({"tails": 2.0}, "more than 2 degrees of freedom"),
     ],
 )

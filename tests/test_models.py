@@ -45,9 +45,7 @@ def effects_of(collapsed, function, priors=WEAK, draws=1000, seed=1, **options):
     theta = tree["posterior"]["theta"] * collapsed.s
     found = estimand.averages(collapsed.regression, collapsed.evidence, terms(theta))
     draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, found)
-    table = estimand.table(estimand.linear_scales(draws, found, is_log=False), found, 0.95).fillna(
-        {"group": "", "level": ""}
-    )
+    table = estimand.table(estimand.linear_scales(draws, found, is_log=False), 0.95).fillna({"group": "", "level": ""})
     return table.set_index(["estimand", "group", "level"])
 
 

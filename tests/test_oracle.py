@@ -95,7 +95,5 @@ def table(collapsed, theta, onset):
         found = estimand.averages(with_traits(collapsed.regression, log_scale, share), collapsed.evidence, terms(theta))
         ends.append(estimand.draw_estimands(theta, labels, found))
     draws = ends[0] + onset * (ends[1] - ends[0])
-    rows = estimand.table(estimand.linear_scales(draws, found, is_log=False), found, 0.9).fillna(
-        {"group": "", "level": ""}
-    )
+    rows = estimand.table(estimand.linear_scales(draws, found, is_log=False), 0.9).fillna({"group": "", "level": ""})
     return rows.set_index(["estimand", "group", "level"])

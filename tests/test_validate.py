@@ -150,8 +150,9 @@ def names_in_a_run(groups: tuple[str, ...]) -> set[str]:
         model = build(regression.design, evidence.rescale(collapsed.s), WEAK, **options)
         names |= set(model.named_vars) | set(model.coords)
     found = estimand.averages(regression, evidence, ("mu", "path", *groups, "exposure", "difference"))
-    kept = estimand.dataset(np.zeros((1, 2, len(found))), found)
-    return names | set(kept.variables) | set(kept.dims)
+    kept = estimand.dataset(estimand.linear_scales(np.zeros((1, 2, len(found))), found, False)["outcome"])
+    companions = {f"{name}_{group}" for name in ("total_events", "att_any", "att_given_any") for group in groups}
+    return names | companions | set(kept.variables) | set(kept.dims)
 
 
 def test_no_group_can_take_a_name_that_a_run_gives_to_something_else():
