@@ -18,7 +18,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from scipy.stats import rankdata
 
 from src.compare import KEYS, is_fixed, keyed, readable_scale
-from src.panel import some
+from src.fonts import fonts_for, no_font
 from src.terminal import quiet
 from src.trace import whole
 
@@ -44,18 +43,13 @@ MEANING = {
     "spill_control": "others' adoption,\non exposed untreated (spill_control)",
     "overall": "own and others' adoption,\non all rows (overall)",
 }
+STATISTICS = {
+    "zeros": "share of zeros",
+    "dispersion": "variance to mean\nwithin units",
+    "maximum": "largest count",
+    "lag1": "lag-1 correlation\nwithin units",
+}
 ARMS = {"control": "on the untreated", "treated": "on adopters", "difference": "adopters minus untreated"}
-FONT, BOXES = "DejaVu Sans", "Last Resort High-Efficiency"  # matplotlib brings both; the latter has only boxes
-FAR_EASTERN = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "SimHei",
-)
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -107,9 +101,18 @@ class Results:
         theirs = self.classical.loc[self.classical["estimator"] == estimator, [*KEYS, *ENDS]]
         return rows[KEYS].merge(theirs, on=KEYS, how="left")
 
+    def first(self, rows: pd.DataFrame, *estimators: str) -> str:
+        """The first of the estimators that says anything about such estimands as `rows`, else the last."""
+        told = set(self.classical.loc[self.classical["estimand"].isin(rows["estimand"]), "estimator"])
+        return next((name for name in estimators if name in told), estimators[-1])
+
 
 def draw_all(
-    folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame
+    folder: Path,
+    tree: xr.DataTree,
+    table: pd.DataFrame,
+    comparison: pd.DataFrame,
+    predicted: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Draw every figure that the run has estimates for.
 
@@ -123,11 +126,14 @@ def draw_all(
         Columns of `estimands.csv`.
     comparison : DataFrame
         Columns of `comparison.csv`.
+    predicted : tuple of DataFrame, optional
+        From `predictive.check`.
 
     Returns
     -------
     drawn : list of Path
-        subgroups.png, event_study.png, spillovers.png, distances.png, trace.png: those that were drawn, in this order.
+        subgroups.png, event_study.png, spillovers.png, distances.png, predictive.png, trace.png: those that were drawn,
+        in this order.
     notes : list of str
         One line where labels have letters that no installed font has.
     """
@@ -144,6 +150,7 @@ def draw_all(
             "event_study": event_study(results),
             "spillovers": spillovers(results),
             "distances": distances(results),
+            "predictive": predictive(*predicted) if predicted else None,
             "trace": chains(tree),
         }
         for name, figure in figures.items():
@@ -169,44 +176,6 @@ def letters(results: Results, tree: xr.DataTree) -> set[str]:
     return set("".join([results.name, *results.model["group"], *results.model["level"], *parameters]))
 
 
-def fonts_for(wanted: set[str]) -> tuple[list[str], set[str]]:
-    """Font families that together have the letters: matplotlib takes each from the first family that has it.
-
-    Beyond the default, fonts are opened one by one only while a letter is missing: those made for Chinese first, then
-    whatever is installed.
-
-    Returns
-    -------
-    families : list of str
-    lacking : set of str
-        Letters that no installed font has.
-    """
-    files = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.name != BOXES}
-    families, lacking = [FONT], {letter for letter in wanted if letter.isprintable()} - has(files[FONT])
-    for name in dict.fromkeys([*(name for name in FAR_EASTERN if name in files), *sorted(files)]):
-        if not lacking:
-            break
-        if found := lacking & has(files[name]):
-            families.append(name)
-            lacking -= found
-    return families, lacking
-
-
-def has(file: str) -> set[str]:
-    """The letters of a font; none where it cannot be opened."""
-    try:
-        return {chr(code) for code in font_manager.get_font(file).get_charmap()}
-    except (OSError, RuntimeError):
-        return set()
-
-
-def no_font(lacking: set[str]) -> list[str]:
-    """What is said of letters that the figures show as boxes."""
-    if not lacking:
-        return []
-    return [f"figures lack a font for {some(sorted(lacking))}: install one that has them, such as Noto Sans CJK"]
-
-
 def read(tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame) -> Results:
     """Identified estimates on the most readable scale; what the model fixes is no finding and is left out."""
     scale = readable_scale(table)
@@ -230,8 +199,7 @@ def subgroups(results: Results) -> Figure | None:
     groups = [name for name, n in results.levels.items() if n > 1 and ":" not in name and (by["group"] == name).any()]
     if not groups:
         return None
-    of_groups = results.classical[results.classical["estimand"] == "att_by"]
-    estimator = "twfe_exposures" if (of_groups["estimator"] == "twfe_exposures").any() else "twfe"
+    estimator = results.first(by, "twfe_exposures", "twfe", "poisson_twfe")
     panels = {}
     for name in groups:
         mine = by[by["group"] == name].nlargest(MOST_LEVELS, "n_units").sort_values("n_obs", ascending=False)
@@ -244,12 +212,12 @@ def subgroups(results: Results) -> Figure | None:
     clipped = False
     for axis, (name, mine) in zip(axes, panels.items(), strict=True):
         labels = [f"{shorten(level)} ({n:,})" for level, n in zip(mine["level"], mine["n_units"], strict=True)]
-        unpooled = f"unpooled (TWFE, one interaction a level, {estimator})"
+        unpooled = f"unpooled (one interaction a level, {estimator})"
         clipped |= forest(axis, results, mine, results.twins(mine, estimator), labels, unpooled, limits)
         for estimate, low, high in pooled[ENDS].to_numpy(dtype=float):
             axis.axvspan(*np.clip([low, high], *limits), color=POOLED, alpha=0.2, linewidth=0, zorder=0.5)
             if limits[0] <= estimate <= limits[1]:
-                axis.axvline(estimate, color=POOLED, linestyle="--", label=f"pooled (TWFE, {estimator})")
+                axis.axvline(estimate, color=POOLED, linestyle="--", label=f"pooled ({estimator})")
         found, total = int((by["group"] == name).sum()), results.levels[name]
         details = [
             f"the {len(mine)} largest of {found} levels" if len(mine) < found else f"{found} levels",
@@ -270,20 +238,25 @@ def event_study(results: Results) -> Figure | None:
     if rows.empty:
         return None
     rows = rows.assign(at=rows["level"].astype(int)).sort_values("at", ignore_index=True)
-    twins = results.twins(rows, "etwfe")
+    estimator = results.first(rows, "etwfe", "poisson_etwfe")
+    twins = results.twins(rows, estimator)
     at = rows["at"].to_numpy()
     limits = sensible_limits(rows, twins)
     figure, upper, lower = above_units(at, rows["n_units"], 0.6, limits)
     offset = 0.13 if twins["estimate"].notna().any() else 0.0
     clipped = intervals(upper, at - offset, rows, limits, MODEL, model_label(results), vertical=True)
-    clipped |= intervals(upper, at + offset, twins, limits, CLASSICAL, "extended TWFE (etwfe)", "s", vertical=True)
+    clipped |= intervals(
+        upper, at + offset, twins, limits, CLASSICAL, f"extended TWFE ({estimator})", "s", vertical=True
+    )
     upper.plot(at, rows["truth"], "D", color=TRUTH, markersize=4.5, label=truth_label(rows), zorder=4)
     pad = max(0.6, 0.5 * (FEW_PERIODS - len(at)))  # a few bars do not fill the page
     upper.set_xlim(at.min() - pad, at.max() + pad)
     upper.set_ylabel(f"effect of own adoption,\n{results.unit}")
     lower.xaxis.set_major_locator(FixedLocator(at.tolist()) if len(at) <= 20 else MaxNLocator(20, integer=True))
     lower.set_xlabel("periods since adoption (0: first treated period)")
-    spills = " The model is at zero exposure; etwfe leaves spillovers out." if len(results.of("spill_per_pp")) else ""
+    spills = (
+        f" The model is at zero exposure; {estimator} leaves spillovers out." if len(results.of("spill_per_pp")) else ""
+    )
     return finish(figure, [upper], "How did the effect unfold after adoption?", source(results, clipped) + spills)
 
 
@@ -342,6 +315,31 @@ def distances(results: Results) -> Figure | None:
     lower.set_xlim(0, None)
     lower.set_xlabel("kilometres to the one adopter in reach")
     return finish(figure, [upper], "How far does adoption reach?", source(results, clipped))
+
+
+def predictive(summary: pd.DataFrame, replicates: pd.DataFrame) -> Figure:
+    """Statistics of counts drawn from the model, beside those of the data: a row of panels for each kind of units."""
+    kinds, names = (list(dict.fromkeys(summary[key])) for key in ("kind", "statistic"))
+    figure = Figure(figsize=(WIDTH, 2.1 * len(kinds)))
+    grid = figure.subplots(len(kinds), len(names), squeeze=False)
+    for axis, row in zip(grid.flat, summary.itertuples(), strict=True):
+        mine = (replicates["kind"] == row.kind) & (replicates["statistic"] == row.statistic)
+        axis.hist(replicates.loc[mine, "value"], bins=BINS, color=MODEL, alpha=0.55, label="drawn from the model")
+        axis.axvline(row.observed, color=CLASSICAL, linewidth=2, label="the data")
+        axis.set_title(f"{row.tail:.0%} of draws above", fontsize=9)
+        axis.set_yticks([])
+        axis.grid(visible=False)
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+    for line, kind in zip(grid, kinds, strict=True):
+        line[0].set_ylabel("units that adopt" if kind == "treated" else "units that never do")
+    for axis, name in zip(grid[-1], names, strict=True):
+        axis.set_xlabel(STATISTICS[name])
+    note = (
+        f"{len(replicates) // len(summary):,} replicates: every unit with its own total, spread over its periods as "
+        "the model has it. Units without any event are left out. Tail shares near 0% or 100% say that the model does "
+        "not produce such data. Source: diagnostics.json."
+    )
+    return finish(figure, [grid[0, 0]], "Does the model produce such counts?", note)
 
 
 def chains(tree: xr.DataTree) -> Figure | None:
@@ -508,7 +506,7 @@ def source(results: Results, clipped: bool) -> str:
     arrows = " Arrows: intervals that go on beyond the axis." if clipped else ""
     return (
         f"Points: posterior mean, or estimate. Lines: {100 * results.prob:g}% intervals (model: equal-tailed credible "
-        f"interval; TWFE: confidence interval, clustered by unit).{arrows} Source: estimands.csv, comparison.csv."
+        f"interval; others: confidence interval, clustered by unit).{arrows} Source: estimands.csv, comparison.csv."
     )
 
 

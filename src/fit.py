@@ -32,7 +32,7 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 def fit(config: Config) -> int:
     """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import compare, diagnose, estimand, report, terminal, trace
+    from src import compare, diagnose, estimand, predictive, report, terminal, trace
     from src.collapse import collapse
     from src.design import build_design
     from src.rates import count_scales
@@ -73,13 +73,16 @@ def fit(config: Config) -> int:
             twins = collapsed.regression.panel
             comparison = compare.compare(tables, twins, shares, config.prob, twins_of(config))
         trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
+        with stopwatch(seconds, "predict"):
+            predicted = predictive.check(collapsed, trace.theta(tree), config.seed) if errors.events else None
         with stopwatch(seconds, "figure"):
-            pictures, lacking = draw(config, folder / "figures", tree, table, comparison)
+            pictures, lacking = draw(config, folder / "figures", tree, table, comparison, predicted)
         terminal.handled(lacking)
         nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
         nuisance |= collapsed.nuisance.record(collapsed.s, len(panel.periods))
         notes = [*notes, *lacking]
         diagnostics = diagnose.diagnose(tree, table) | {"nuisance": nuisance, "notes": notes}
+        diagnostics |= predictive.record(predicted)
         with stopwatch(seconds, "report"):
             page = report.render(config.data.name, config.model.name, panel, table, comparison, diagnostics, pictures)
             trace.write(page, folder / "report.html")
@@ -283,12 +286,17 @@ def learned_kernel(config: Config, collapsed: Collapsed) -> Learned | None:
 
 
 def draw(
-    config: Config, folder: Path, tree: xr.DataTree, table: pd.DataFrame, comparison: pd.DataFrame
+    config: Config,
+    folder: Path,
+    tree: xr.DataTree,
+    table: pd.DataFrame,
+    comparison: pd.DataFrame,
+    predicted: tuple[pd.DataFrame, pd.DataFrame] | None,
 ) -> tuple[list[Path], list[str]]:
     """The pictures of this run where they are wanted, and what could not be drawn; those of an earlier run go."""
     from src import figure
 
-    pictures, notes = figure.draw_all(folder, tree, table, comparison) if config.figures else ([], [])
+    pictures, notes = figure.draw_all(folder, tree, table, comparison, predicted) if config.figures else ([], [])
     figure.clear(folder, pictures)
     return pictures, notes
 

@@ -21,6 +21,7 @@ CAPTIONS = {
     "event_study": "Effect on adopters by time since adoption, over the number of units behind each estimate.",
     "spillovers": "What others' adoption does: slope of each exposure, and totals over the rows of the data.",
     "distances": "What one adopter does to an untreated unit at a distance that no other reaches.",
+    "predictive": "Counts drawn from the model beside those of the data: how events spread over a unit's periods.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
 ABSENT = "–"
@@ -78,7 +79,7 @@ def render(
         unit="percent" if scale == "percent" else "units of the outcome",
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
-        cautions=list(cautions(rows, comparison, diagnostics["nuisance"])),
+        cautions=[*diagnostics.get("surprises", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
         answers=list(answers(rows, comparison, scale, model)),
         assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
         sections=sections,

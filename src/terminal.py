@@ -96,7 +96,7 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
     if said := unequal_weights(comparison):
         out.print(said)
-    for doubt in doubts(diagnostics["nuisance"]):
+    for doubt in (*doubts(diagnostics["nuisance"]), *diagnostics.get("surprises", ())):
         out.print(doubt, style="yellow")
     for problem in diagnostics["problems"]:
         out.print(Text.assemble(("warning", "bold red"), f": {problem}"))

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from src import figure
+from src import figure, fonts
 from src.estimand import COLUMNS
 from src.frequentist import COLUMNS as COMPARED
 
@@ -219,9 +219,9 @@ def test_letters_without_a_font_are_said_once_and_nothing_leaks(tmp_path, monkey
 def test_a_font_that_has_the_letters_is_found_and_used(tmp_path, monkeypatch, caplog):
     found = square_font(tmp_path / "squares.ttf", "业制行造")
     monkeypatch.setattr(font_manager.fontManager, "ttflist", only(found))
-    assert figure.fonts_for({"a", "造", "业"}) == (["DejaVu Sans", "Squares"], set())
-    assert figure.fonts_for({"a", "é"}) == (["DejaVu Sans"], set())
-    assert figure.fonts_for({"造", "한"}) == (["DejaVu Sans", "Squares"], {"한"})
+    assert fonts.fonts_for({"a", "造", "业"}) == (["DejaVu Sans", "Squares"], set())
+    assert fonts.fonts_for({"a", "é"}) == (["DejaVu Sans"], set())
+    assert fonts.fonts_for({"造", "한"}) == (["DejaVu Sans", "Squares"], {"한"})
     _, notes = figure.draw_all(tmp_path / "figures", tree_of(), CHINESE, comparison_of(CHINESE))
     assert notes == []
     assert caplog.records == []
@@ -274,8 +274,8 @@ def test_subgroups_stand_beside_the_estimator_that_knows_the_exposures():
     drawn = figure.subgroups(results_of(table_of(EVERYTHING)))
     assert {text.get_text() for text in drawn.legends[0].get_texts()} == {
         "model (hier)",
-        "unpooled (TWFE, one interaction a level, twfe_exposures)",
-        "pooled (TWFE, twfe_exposures)",
+        "unpooled (one interaction a level, twfe_exposures)",
+        "pooled (twfe_exposures)",
         "truth (generated data)",
     }
 
