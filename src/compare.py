@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from src.estimand import FIXED
 from src.estimators import ESTIMATORS, estimate
 from src.frequentist import COLUMNS
 from src.panel import Panel, count
@@ -14,8 +15,10 @@ from src.panel import Panel, count
 KEYS = ["estimand", "group", "level"]
 TWINS = [*KEYS, "scale"]
 # to the model's estimand; other estimators follow
-CLOSEST_FIRST = ["twfe_exposures", "rings", "etwfe", "etwfe_groups", "twfe", "poisson_etwfe", "poisson_twfe"]
-FIXED = "fixed by the model"  # how the note of a structural row begins
+CLOSEST_FIRST = [
+    *["twfe_exposures", "rings", "etwfe", "etwfe_groups", "twfe"],
+    *["poisson_twfe_exposures", "poisson_etwfe", "poisson_twfe"],
+]
 COMMON = "_common_scale"  # ends the name of the model's rows under one error scale for all units
 DISAGREE = 0.5  # posterior SDs
 

@@ -18,9 +18,11 @@ ESTIMATORS = (
     "etwfe_groups",
     "rings",
     "poisson_twfe",
+    "poisson_twfe_exposures",
     "poisson_etwfe",
+    "poisson_twfe_cr3",
 )  # keys of src.estimators.ESTIMATORS, which is slow to import
-LINEAR, OF_COUNTS = ESTIMATORS[:3], ESTIMATORS[-2:]  # twins of a Gaussian outcome, and of counts
+LINEAR, OF_COUNTS = ESTIMATORS[:3], ESTIMATORS[-4:-1]  # twins of a Gaussian outcome, and of counts
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 

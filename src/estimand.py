@@ -44,6 +44,8 @@ FAMILY = {
     "spill_at": "mu",
 }
 
+FIXED = "fixed by the model"  # how the note of a structural row begins
+
 COLUMNS = [
     *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],
     *["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "n_units", "n_obs", "truth", "note"],
@@ -126,7 +128,7 @@ def mark_structural(average: Average, overall: Average, used: np.ndarray) -> Ave
     fixed = overall.weights[used] if is_part else 0.0
     of_own = is_part or average.estimand == "contrast"
     if average.identified and of_own and np.allclose(average.weights[used], fixed):
-        return replace(average, note=join("fixed by the model: one effect for all", average.note))
+        return replace(average, note=join(f"{FIXED}: one effect for all", average.note))
     return average
 
 
@@ -152,6 +154,11 @@ def percent(effect: np.ndarray) -> np.ndarray:
     """Proportional effect of an effect in log points, 100 (exp(effect) - 1); inf beyond the range of numbers."""
     with np.errstate(over="ignore"):
         return 100 * np.expm1(effect)
+
+
+def log_ratio(effect: np.ndarray) -> np.ndarray:
+    """The inverse of `percent`, of an effect above -100."""
+    return np.log1p(np.maximum(effect / 100, -1 + 1e-12))
 
 
 def dataset(scale: Scale) -> xr.Dataset:

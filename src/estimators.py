@@ -9,7 +9,7 @@ import pandas as pd
 
 from src.frequentist import COLUMNS, Effect, etwfe, etwfe_groups, tabulate, twfe, twfe_exposures
 from src.panel import Panel, PanelError
-from src.poisson import poisson_etwfe, poisson_twfe
+from src.poisson import poisson_etwfe, poisson_twfe, poisson_twfe_cr3, poisson_twfe_exposures
 from src.rings import rings
 
 Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
@@ -20,7 +20,9 @@ ESTIMATORS: dict[str, Estimator] = {
     "etwfe_groups": etwfe_groups,
     "rings": rings,
     "poisson_twfe": poisson_twfe,
+    "poisson_twfe_exposures": poisson_twfe_exposures,
     "poisson_etwfe": poisson_etwfe,
+    "poisson_twfe_cr3": poisson_twfe_cr3,
 }
 
 

@@ -199,7 +199,7 @@ def subgroups(results: Results) -> Figure | None:
     groups = [name for name, n in results.levels.items() if n > 1 and ":" not in name and (by["group"] == name).any()]
     if not groups:
         return None
-    estimator = results.first(by, "twfe_exposures", "twfe", "poisson_twfe")
+    estimator = results.first(by, "twfe_exposures", "twfe", "poisson_twfe_exposures", "poisson_twfe")
     panels = {}
     for name in groups:
         mine = by[by["group"] == name].nlargest(MOST_LEVELS, "n_units").sort_values("n_obs", ascending=False)
@@ -293,9 +293,10 @@ def spillovers(results: Results) -> Figure | None:
     figure, axes = canvas([1.5 * len(rows) for rows, _, _ in panels.values()])
     clipped = False
     for axis, (title, (rows, ticks, quantity)) in zip(axes, panels.items(), strict=True):
-        twins = results.twins(rows, "twfe_exposures")
+        estimator = results.first(rows, "twfe_exposures", "poisson_twfe_exposures")
+        twins = results.twins(rows, estimator)
         limits = sensible_limits(rows, twins)
-        label = "TWFE with exposures (twfe_exposures)"
+        label = f"two-way fixed effects with exposures ({estimator})"
         clipped |= forest(axis, results, rows, twins, ticks, label, limits)
         axis.set_title(title)
         axis.set_xlabel(f"{quantity}, {results.unit}")

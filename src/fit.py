@@ -32,7 +32,7 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 def fit(config: Config) -> int:
     """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import compare, diagnose, estimand, predictive, report, terminal, trace
+    from src import compare, diagnose, estimand, predictive, report, sandwich, terminal, trace
     from src.collapse import collapse
     from src.design import build_design
     from src.rates import count_scales
@@ -60,6 +60,10 @@ def fit(config: Config) -> int:
             else:
                 scales = estimand.linear_scales(draws, found, panel.is_log)
             tables = {config.model.name: estimand.table(scales, config.prob)}
+            if conditional_poisson(config.likelihood):
+                tables[config.model.name + sandwich.CLUSTERED] = sandwich.with_clustered_errors(
+                    tables[config.model.name], scales, collapsed, trace.theta(tree), config.prob, config.seed
+                )
             if "common_scale" in tree.children:
                 rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, found)
                 of_rival = estimand.linear_scales(rival, found, panel.is_log)
@@ -135,6 +139,11 @@ def errors_of(config: Config, regression: Regression) -> Errors:
 def counts_events(likelihood: Any) -> bool:
     """Whether a likelihood is one of counts."""
     return likelihood.name.startswith("poisson")
+
+
+def conditional_poisson(likelihood: Any) -> bool:
+    """Whether a likelihood takes counts as Poisson given the level of their unit."""
+    return likelihood.name == "poisson"
 
 
 def unpooled(config: Config, regression: Regression) -> tuple[str, ...]:

@@ -164,7 +164,13 @@ def surprises(summary: pd.DataFrame) -> Iterator[str]:
     """A sentence for each statistic of the data that hardly any replicate has."""
     for _, row in summary[(summary["tail"] - 0.5).abs() > 0.5 - SURPRISING].iterrows():
         who = "units that adopt" if row["kind"] == "treated" else "units that never adopt"
+        seen, low, high = (plain(row[name]) for name in ("observed", "low", "high"))
         yield (
-            f"The model does not produce such counts: {WORDS[row['statistic']]} is {row['observed']:.3g} among {who}, "
-            f"and {row['low']:.3g} to {row['high']:.3g} in data drawn from the model (figures/predictive.png)."
+            f"The model does not produce such counts: {WORDS[row['statistic']]} is {seen} among {who}, and {low} to "
+            f"{high} in data drawn from the model (figures/predictive.png)."
         )
+
+
+def plain(value: float) -> str:
+    """Three digits, more where a number has more before its point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -40,10 +40,9 @@ import xarray as xr
 from models.inputs import BY
 from src.average import Average, own_map, placed
 from src.collapse import Collapsed
-from src.compare import FIXED
 from src.counts import Levels
 from src.design import NUISANCE, Regression
-from src.estimand import Scale, Scales, percent
+from src.estimand import FIXED, Scale, Scales, percent
 from src.kernel import BLOCKS
 
 CHUNK = 8_000_000  # numbers at a time

@@ -21,7 +21,7 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import counties, estimand, rates, sample, trace
+from src import counties, estimand, rates, sample, sandwich, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
@@ -31,7 +31,16 @@ from src.coverage import EXPLAINED
 from src.design import Regression, build_design
 from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
-from src.fit import build_model, counts_events, errors_of, learned_kernel, needs_units, resolve, unpooled
+from src.fit import (
+    build_model,
+    conditional_poisson,
+    counts_events,
+    errors_of,
+    learned_kernel,
+    needs_units,
+    resolve,
+    unpooled,
+)
 from src.kernel import completed
 from src.panel import Panel
 from src.sample import stopwatch
@@ -50,6 +59,7 @@ SOURCES = (
     "rings",
     "poisson",
     "rates",
+    "sandwich",
     "estimators",
     "replicate",
 )
@@ -142,6 +152,9 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
             rows = model_rows(found, draws, truth)
             rows = pd.concat([rows, explained_rows(theta, evidence[units].regression)], ignore_index=True)
             parts.append(rows.assign(estimator=model))
+            if conditional_poisson(study.likelihood):
+                se = sandwich.clustered(evidence[units], theta, draws, STRIDE * study.seed + r)
+                parts.append(normal_rows(found, draws, truth, se).assign(estimator=model + sandwich.CLUSTERED))
             checks[model]["rhat"] = float(az.rhat(draws[..., 0]))
     with stopwatch(seconds, "estimators"):
         plain = evidence[False].regression if False in evidence else build_design(panel, shares)[0]
@@ -198,12 +211,7 @@ def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[
     if collapsed.levels is None:
         return found, draws, of_averages(found)
     of_counts = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
-    return of_counts.found, log_ratio(of_counts.draws), log_ratio(of_counts.truth)
-
-
-def log_ratio(percent: np.ndarray) -> np.ndarray:
-    """Logarithm of one plus a share in percent."""
-    return np.log1p(np.maximum(percent / 100, -1 + 1e-12))
+    return of_counts.found, estimand.log_ratio(of_counts.draws), estimand.log_ratio(of_counts.truth)
 
 
 def model_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
@@ -228,6 +236,23 @@ def model_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray) -> pd
         tails = [(1 - mass) / 2, (1 + mass) / 2]
         columns[f"low_{100 * mass:.0f}"], columns[f"high_{100 * mass:.0f}"] = np.quantile(flat, tails, axis=0)
     return pd.concat([about(found, truth), pd.DataFrame(columns)], axis=1)
+
+
+def normal_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray, se: np.ndarray) -> pd.DataFrame:
+    """Rows of Normal intervals about the mean of the draws, with other standard errors than those of the draws."""
+    estimate = np.where(se > 0, draws.mean(axis=(0, 1)), np.nan)
+    return with_intervals(about(found, truth).assign(estimate=estimate, se=se), stats.norm)
+
+
+def with_intervals(rows: pd.DataFrame, law: Any) -> pd.DataFrame:
+    """Rows that have an estimate and a standard error, with intervals of a law about the former."""
+    middle, se = rows["estimate"].astype(float), rows["se"].astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows = rows.assign(p_positive=law.cdf(middle / se), pit=law.cdf((rows["truth"] - middle) / se))
+    for mass in MASSES:
+        reach = law.ppf((1 + mass) / 2) * se
+        rows[f"low_{100 * mass:.0f}"], rows[f"high_{100 * mass:.0f}"] = middle - reach, middle + reach
+    return rows
 
 
 def explained_rows(theta: xr.DataArray, regression: Regression) -> pd.DataFrame:
@@ -270,19 +295,12 @@ def classical_rows(
     panel = regression.panel
     spoken = np.ones(int(panel.treated.sum()), dtype=bool)
     found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
-    truths = about(found, log_ratio(rates.truths(regression, found)) if events else of_averages(found))
+    truths = about(found, estimand.log_ratio(rates.truths(regression, found)) if events else of_averages(found))
     truths.loc[len(truths)] = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0}
     table = keyed(estimate(panel, shares, MASSES[-1], names, ESTIMATORS | counties.ESTIMATORS))
     table = table[table["scale"] == ("percent" if events else "outcome")]
     if events:
-        ratio = log_ratio(table["estimate"].to_numpy(dtype=float))
+        ratio = estimand.log_ratio(table["estimate"].to_numpy(dtype=float))
         table = table.assign(estimate=ratio, se=table["se"].astype(float) / (100 * np.exp(ratio)))
     known = truths.merge(table[[*KEYS, "estimator", "estimate", "se"]], on=KEYS)
-    middle, se = known["estimate"].astype(float), known["se"].astype(float)
-    t = stats.t(len(panel.units) - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        known = known.assign(p_positive=t.cdf(middle / se), pit=t.cdf((known["truth"] - middle) / se))
-    for mass in MASSES:
-        reach = t.ppf((1 + mass) / 2) * se
-        known[f"low_{100 * mass:.0f}"], known[f"high_{100 * mass:.0f}"] = middle - reach, middle + reach
-    return known
+    return with_intervals(known, stats.t(len(panel.units) - 1))

@@ -3,13 +3,18 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+import pyfixest as pf
 import pytest
 
+from src.exposure import row_shares
 from src.fit import load
 from src.frequentist import COLUMNS
-from src.poisson import poisson_etwfe, poisson_twfe
+from src.generate import draw
+from src.poisson import poisson_etwfe, poisson_twfe, poisson_twfe_cr3, poisson_twfe_exposures
 from tests.test_command import composed
 from tests.test_counts import two_by_two
+from tests.test_generate import world
 from tests.worlds import staggered
 
 
@@ -96,3 +101,62 @@ def test_units_without_events_before_adoption_tell_no_effect():
 def test_two_units_in_two_periods():
     estimate = row(poisson_twfe(two_by_two([20, 90, 40, 60]), {}, 0.95), "percent").estimate
     assert estimate == pytest.approx(100 * (90 * 40 / (20 * 60) - 1))
+
+
+@pytest.fixture(scope="module")
+def exposed():
+    panel = draw(world("counts_exposed", units=200, industries=6, districts=8, adopters=[10, 10, 10, 10]), 1, 2)
+    shares, _ = row_shares(panel)
+    return panel, shares, poisson_twfe_exposures(panel, shares, 0.95)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # inside pyfixest
+def test_exposures_stand_beside_adoption(exposed):
+    panel, shares, table = exposed
+    treated = panel.treated * 1.0
+    columns = {"D": treated} | shares | {f"D{name}": treated * share for name, share in shares.items()}
+    covariates = dict(zip(panel.covariate_names, panel.covariates.T, strict=True))
+    frame = pd.DataFrame({"y": panel.outcome, "unit": panel.unit, "time": panel.time} | columns | covariates)
+    formula = f"y ~ {' + '.join([*columns, *covariates])} | unit + time"
+    some = (frame.groupby("unit")["y"].transform("sum") > 0).to_numpy()
+    fit = pf.fepois(formula, frame[some], vcov={"CRV1": "unit"})
+    known = fit.coef()
+    assert row(table, "log").estimate == pytest.approx(known["D"], abs=1e-5)
+    assert row(table, "log").se == pytest.approx(fit.se()["D"], rel=1e-4)
+    matrix = np.column_stack(list(columns.values()))[some]
+    felt = matrix @ known[list(columns)]
+    mean = np.asarray(fit.predict(type="response")) * np.exp(-felt)
+    on = panel.treated[some]
+    total = row(table, "percent", "total_treated")
+    assert total.estimate == pytest.approx(100 * (mean[on] @ np.expm1(felt[on])) / mean[on].sum(), rel=1e-4)
+    slope = table[(table["estimand"] == "spill_per_pp") & (table["scale"] == "log") & (table["group"] == "district")]
+    wanted = {"control": known["district"], "difference": known["Ddistrict"]}
+    wanted["treated"] = sum(wanted.values())
+    for level, value in wanted.items():
+        assert slope.set_index("level").loc[level, "estimate"] == pytest.approx(value / 100, abs=1e-7)
+
+
+def test_total_is_direct_plus_what_others_do_in_percent(exposed):
+    _, _, table = exposed
+    parts = [row(table, "percent", name).estimate for name in ("direct", "spill_treated", "total_treated")]
+    assert parts[0] + parts[1] == pytest.approx(parts[2])
+    direct, att = (row(table, "percent", name) for name in ("direct", "att"))
+    assert direct.estimate == pytest.approx(att.estimate)
+    assert direct.se == pytest.approx(att.se)
+
+
+def test_without_exposures_nothing_is_said_of_them():
+    assert len(poisson_twfe_exposures(counted(), {}, 0.95)) == 0
+
+
+def test_a_level_of_one_adopter_has_no_jackknife_and_the_others_do():
+    panel = counted()
+    first = panel.unit[panel.treated][0]
+    factor = panel.groups["industry"]
+    code = np.where(np.arange(len(factor.code)) == first, len(factor.levels), factor.code)
+    alone = replace(panel, groups={"industry": replace(factor, code=code, levels=(*factor.levels, "alone"))})
+    table = poisson_twfe_cr3(alone, {}, 0.95).query("scale == 'log' and estimand == 'att_by'").set_index("level")
+    assert np.isfinite(table.loc["alone", "estimate"])
+    assert np.isnan(table.loc["alone", "se"])
+    assert "one unit alone" in table.loc["alone", "note"]
+    assert np.isfinite(table.drop(index="alone")["se"]).all()
