@@ -42,6 +42,7 @@ from src.nuisance import (
     update_shocks,
     update_spreads,
 )
+from src.panel import Panel, count
 from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
 
 OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
@@ -170,6 +171,18 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     return Counted(
         now, sp.csr_array(sp.diags_array(known * np.ones(len(offset))) @ information), known * moment, levels
     )
+
+
+def without_events(panel: Panel) -> list[str]:
+    """A line on the units of which no event was counted; empty where there are none."""
+    silent = np.bincount(panel.unit, panel.outcome) == 0
+    if not silent.any():
+        return []
+    adopters = int((silent & np.isfinite(panel.cohort)).sum())
+    return [
+        f"{count(int(silent.sum()), 'unit')} without any event ({count(adopters, 'adopter')}): left out of the "
+        "likelihood; in numbers of rows and in row averages, and 0 in sums of events"
+    ]
 
 
 def described(now: Nuisance, omega: np.ndarray, masses: np.ndarray, errors: Errors, s: float) -> Nuisance:

@@ -114,12 +114,20 @@ def errors_in_words(nuisance: dict) -> str:
     ]
     if nuisance.get("likelihood") == "poisson":
         return "Poisson given the level of the unit, nothing else"
+    of_counts = is_of_counts(nuisance)
+    of_unit, of_all = ("a variance", "one variance") if of_counts else ("an error scale", "one error scale")
     parts = [
+        *(["a log-normal disturbance of every mean"] if of_counts else []),
         f"autocorrelation {nuisance['rho']:.2f} within units" if nuisance["rho"] else "independent over time",
-        "an error scale for every unit" if nuisance["nu"] else "one error scale for all units",
+        f"{of_unit} for every unit" if nuisance["nu"] else f"{of_all} for all units",
         f"shocks by period to each {' and '.join(shocks)}" if shocks else "no shocks shared by units",
     ]
     return "; ".join(parts)
+
+
+def is_of_counts(nuisance: dict) -> bool:
+    """Whether the nuisance is that of a likelihood of counts."""
+    return str(nuisance.get("likelihood")).startswith("poisson")
 
 
 def doubts(nuisance: dict) -> Iterator[str]:
@@ -130,19 +138,20 @@ def doubts(nuisance: dict) -> Iterator[str]:
             "over time, as in most panels, intervals are far too narrow (likelihood=poisson_lognormal)."
         )
         return
+    what = "Disturbances" if is_of_counts(nuisance) else "Errors"
     if not nuisance["rho"]:
         yield (
-            "Errors are taken as independent over time: where they are correlated within a unit, as in most panels, "
+            f"{what} are taken as independent over time: where they are correlated within a unit, as in most panels, "
             "intervals are too narrow (likelihood.serial=ar1)."
         )
     if not nuisance["nu"]:
         yield (
-            "All units share one error scale: where adopters' errors are larger, intervals are too narrow "
-            "(likelihood.scale=unit)."
+            f"All units share one scale of {what.lower()}: where those of adopters are larger, intervals are too "
+            "narrow (likelihood.scale=unit)."
         )
     if abs(nuisance["rho"]) >= NEARLY_ONE:
         yield (
-            f"Errors of a unit are correlated by {nuisance['rho']:.2f} from one period to the next, hardly told from "
+            f"{what} of a unit are correlated by {nuisance['rho']:.2f} from one period to the next, hardly told from "
             "a random walk: effects long after adoption rest on parallel trends more than on data."
         )
     for of, shock in nuisance["shocks"].items():
@@ -152,4 +161,4 @@ def doubts(nuisance: dict) -> Iterator[str]:
                 "narrow."
             )
     if not nuisance["settled"]:
-        yield f"The estimates of the errors had not settled after {nuisance['passes']} passes."
+        yield f"The estimates of {what.lower()} had not settled after {nuisance['passes']} passes."

@@ -77,8 +77,10 @@ def fit(config: Config) -> int:
             twins = collapsed.regression.panel
             comparison = compare.compare(tables, twins, shares, config.prob, twins_of(config))
         trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
-        with stopwatch(seconds, "predict"):
-            predicted = predictive.check(collapsed, trace.theta(tree), config.seed) if errors.events else None
+        predicted = None
+        if errors.events:
+            with stopwatch(seconds, "predict"):
+                predicted = predictive.check(collapsed, trace.theta(tree), config.seed)
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, table, comparison, predicted)
         terminal.handled(lacking)
@@ -98,6 +100,7 @@ def fit(config: Config) -> int:
 
 def load(config: Config) -> tuple[Panel, dict, list[str]]:
     """The panel that `data` names, its exposures on the rows, and what was handled on the way."""
+    from src.counts import without_events
     from src.exposure import row_shares
     from src.validate import check_counts
 
@@ -105,7 +108,8 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     if counts_events(config.likelihood):
         check_counts(panel, config.data.transform, config.data.weights)
     shares, notes = row_shares(panel)
-    return panel, shares, [*panel.notes, *notes]
+    silent = without_events(panel) if counts_events(config.likelihood) else []
+    return panel, shares, [*panel.notes, *silent, *notes]
 
 
 def resolve(dotted: str) -> Any:

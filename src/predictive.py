@@ -166,8 +166,8 @@ def surprises(summary: pd.DataFrame) -> Iterator[str]:
         who = "units that adopt" if row["kind"] == "treated" else "units that never adopt"
         seen, low, high = (plain(row[name]) for name in ("observed", "low", "high"))
         yield (
-            f"The model does not produce such counts: {WORDS[row['statistic']]} is {seen} among {who}, and {low} to "
-            f"{high} in data drawn from the model (figures/predictive.png)."
+            f"Counts drawn from the model are unlike the data: {WORDS[row['statistic']]} is {seen} among {who}, and "
+            f"{low} to {high} in 95% of the draws (figures/predictive.png)."
         )
 
 

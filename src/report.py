@@ -24,6 +24,10 @@ CAPTIONS = {
     "predictive": "Counts drawn from the model beside those of the data: how events spread over a unit's periods.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
+MARGINS = {
+    "att_any": "own adoption, on the probability of any event (att_any)",
+    "att_given_any": "own adoption, on the mean where there is any (att_given_any)",
+}
 ABSENT = "–"
 SPILLS = ("spill_per_pp", "spill_at")
 
@@ -80,7 +84,7 @@ def render(
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
         cautions=[*diagnostics.get("surprises", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
-        answers=list(answers(rows, comparison, scale, model)),
+        answers=list(answers(rows, comparison, scale, model, list(in_events(table)))),
         assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
@@ -98,7 +102,7 @@ def render(
 def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rows of the page in sections, each with its title; estimates that nobody reads one by one are left out."""
     averages = ["att", *(name for name in MEANING if name != "direct")]
-    yield "On average", rows[rows["estimand"].isin(averages)]
+    yield "On average", rows[rows["estimand"].isin(averages) | (rows["estimand"].isin(MARGINS) & (rows["group"] == ""))]
     kinds = {
         "spill_per_pp": "Per step of exposure through {}: a percentage point, or an SD where a note says so",
         "spill_by": "Per step of exposure on the untreated, {}",
@@ -144,15 +148,19 @@ def label(row: pd.Series) -> str:
     """An estimand within its section, in words."""
     if row["estimand"] == "att":
         return "own adoption, on adopters (att)"
+    if row["estimand"] in MARGINS:
+        return MARGINS[row["estimand"]]
     if row["estimand"] in MEANING:
         return MEANING[row["estimand"]].replace("\n", " ")
     return ARMS.get(row["level"], row["level"]) if row["estimand"] == "spill_per_pp" else row["level"]
 
 
-def answers(rows: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str) -> Iterator[tuple[str, list[str]]]:
+def answers(
+    rows: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str, events_caused: list[str]
+) -> Iterator[tuple[str, list[str]]]:
     """Questions and, from the numbers alone, their answers in sentences."""
     spills = rows[rows["estimand"].isin(SPILLS)]
-    yield "What did adoption do to adopters?", on_average(rows, scale, exposed=len(spills) > 0)
+    yield "What did adoption do to adopters?", [*on_average(rows, scale, exposed=len(spills) > 0), *events_caused]
     events = identified(rows, "att_event")
     if len(events):
         events = events.iloc[events["level"].astype(int).argsort()]
@@ -194,6 +202,21 @@ def on_average(rows: pd.DataFrame, scale: str, exposed: bool) -> list[str]:
     if att["low"] < 0 < att["high"]:
         sentences.append("The interval holds zero: the data leave the sign open.")
     return sentences
+
+
+def in_events(table: pd.DataFrame) -> Iterator[str]:
+    """What own adoption caused in all, and whether it is more units with events or more events of those with any."""
+    whole = table[table["group"].isna() & np.isfinite(table["mean"])].set_index(["estimand", "scale"])
+    if ("total_events", "outcome") not in whole.index:
+        return
+    yield f"In all it caused {said(whole.loc[('total_events', 'outcome')], 'outcome')} events over the treated rows."
+    chance = whole.loc[("att_any", "outcome")].copy()
+    chance[["mean", "low", "high"]] *= 100
+    given = said(whole.loc[("att_given_any", "percent")], "percent")
+    yield (
+        f"The probability of any event moved by {said(chance, 'outcome')} percentage points, the mean where there is "
+        f"any by {given}."
+    )
 
 
 def among(group: str, part: pd.DataFrame, rows: pd.DataFrame, scale: str) -> Iterator[str]:

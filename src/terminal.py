@@ -33,6 +33,8 @@ MAIN = (
     "spill_at",
 )
 
+MARGINS = ("att_any", "att_given_any")  # of adoption on average
+
 
 def is_person() -> bool:
     """Whether somebody is watching."""
@@ -92,6 +94,8 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     """The subgroups, the classical twin, warnings in plain words, seconds and paths."""
     out = console()
     out.print(subgroups(table, comparison))
+    for line in in_events(table):
+        out.print(line)
     out.print(f"errors: {errors_in_words(diagnostics['nuisance'])}")
     out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
     if said := unequal_weights(comparison):
@@ -116,7 +120,8 @@ def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     mine = known[~fixed]
     levels = mine[(mine["estimand"] == "att_by") & ~mine["group"].str.contains(":", regex=False)]
     largest = levels.nlargest(MOST_ROWS, "n_units").sort_index()
-    shown = pd.concat([mine[mine["estimand"].isin(MAIN)], largest])
+    whole = mine["estimand"].isin(MARGINS) & (mine["group"] == "")
+    shown = pd.concat([mine[mine["estimand"].isin(MAIN) | whole], largest])
     has_truth = shown["truth"].notna().any()
     printed = Table(
         title=f"effects in {'percent' if scale == 'percent' else 'units of the outcome'}",
@@ -154,6 +159,15 @@ def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     smaller = f"{count(left, 'smaller level')} in estimands.csv" if left else ""
     printed.caption = "\n".join(line for line in (smaller, what_is_fixed(int(fixed.sum()))) if line) or None
     return printed
+
+
+def in_events(table: pd.DataFrame) -> Iterator[str]:
+    """What own adoption caused in all, where events are counted."""
+    rows = table[(table["estimand"] == "total_events") & table["group"].isna() & np.isfinite(table["mean"])]
+    for _, row in rows.iterrows():
+        ends = f"{100 * row['prob']:g}% interval {row['low']:,.0f} to {row['high']:,.0f}"
+        known = f"; truth {row['truth']:,.0f}" if np.isfinite(row["truth"]) else ""
+        yield f"own adoption caused {row['mean']:,.0f} events over {row['n_obs']:,} treated rows ({ends}{known})"
 
 
 def classical(row: pd.Series, digits: int) -> tuple[str, str, str]:

@@ -100,7 +100,7 @@ def test_errors_are_said_with_their_values():
     ("changes", "words"),
     [
         ({"rho": 0.0}, "independent over time"),
-        ({"nu": None}, "one error scale"),
+        ({"nu": None}, "share one scale of errors"),
         ({"rho": 0.97}, "hardly told from a random walk"),
         ({"shocks": {"district": {"sd": 0.1, "phi": 0.2, "cells": 40}}}, "rests on 40 cells"),
         ({"settled": False}, "had not settled after 7 passes"),

@@ -280,7 +280,11 @@ def test_counts_keep_the_contract(counted):
     assert total.loc["percent", "low"] > -50
     att = rows[rows["estimand"] == "att"].set_index("scale")["mean"]
     twins = table(folder / "comparison.csv")
-    assert {"nopool", "poisson_twfe", "poisson_etwfe"} == set(twins["estimator"])
+    assert {"nopool", "poisson_twfe", "poisson_twfe_exposures", "poisson_etwfe"} == set(twins["estimator"])
+    assert {"total_events", "att_any", "att_given_any"} <= set(rows["estimand"])
+    assert {row["statistic"] for row in diagnostics["predictive"]} == {"zeros", "dispersion", "maximum", "lag1"}
+    assert (folder / "figures" / "predictive.png").is_file()
+    assert "In all it caused" in (folder / "report.html").read_text()
     with xr.open_datatree(folder / "posterior.nc") as tree:
         assert float(tree["estimand"]["att"].mean()) == pytest.approx(att["outcome"])
 
