@@ -11,6 +11,7 @@ from src.exposure import row_shares
 from src.fit import load
 from src.generate import draw
 from src.nuisance import Errors
+from src.poisson import poisson_etwfe, poisson_twfe
 from tests.test_command import composed
 from tests.test_generate import world
 from tests.worlds import panel_of
@@ -36,6 +37,17 @@ def test_published_numbers_of_seat_belt_laws():
     without = replace(panel, offset=None)
     cells, _, rows = slopes(without, "cell")
     assert cells @ rows / rows.sum() == pytest.approx(-0.1034, abs=5e-5)
+
+
+def test_fixed_effects_poisson_of_the_synthetic_counts():
+    """One effect, and one a cohort and period, beside pyfixest's on 400 firms, 60 of them adopters."""
+    settings = ("data=synthetic_counts", "data.size=small", "data.exposures={}", "likelihood=poisson")
+    panel, _, _ = load(composed(*settings))
+    for estimator, term in ((poisson_twfe, "mu"), (poisson_etwfe, "cell")):
+        table = estimator(panel, {}, 0.95)
+        theirs = table[(table["estimand"] == "att") & (table["scale"] == "log")].iloc[0]
+        effects, _, rows = slopes(panel, term)
+        assert effects @ rows / rows.sum() == pytest.approx(theirs["estimate"], abs=2e-4)
 
 
 def two_by_two(counts):
@@ -70,6 +82,19 @@ def test_the_disturbance_is_found_again(drawn):
     scale = truth.sd * np.exp(truth.spread**2 / 2 - truth.spread**2 + truth.spread**2 / 2)  # sqrt of the mean variance
     assert found.never * LOG_POINTS == pytest.approx(scale, rel=0.12)
     assert found.ever / found.never == pytest.approx(np.exp(truth.ever), rel=0.2)
+
+
+def test_heights_are_the_levels_of_the_world(drawn):
+    panel, collapsed = drawn
+    levels = collapsed.levels
+    level = np.log(np.bincount(panel.unit, panel.truth.mean) / np.bincount(panel.unit))
+    some = levels.total > 0
+    assert np.corrcoef(levels.height[some], level[some])[0, 1] > 0.9
+    assert np.median(levels.height[~some]) < np.median(levels.height[some]) - 1
+    traits = collapsed.regression.design.blocks["trait"]
+    columns = collapsed.regression.matrix[:, traits.columns].toarray()[:, 0]
+    of_unit = columns[panel.treated & (panel.event_time == 0)]
+    assert np.corrcoef(of_unit, levels.height[panel.unit[panel.treated & (panel.event_time == 0)]])[0, 1] > 0.999
 
 
 def test_units_without_events_say_nothing(drawn):
