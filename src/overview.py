@@ -21,6 +21,8 @@ QUESTIONS = {  # heading: estimand, group, level
     "cells": ("att_gt", "", ALL),
     "district slope": ("spill_per_pp", "district", "control"),
     "industry slope": ("spill_per_pp", "industry", "control"),
+    "any event": ("att_any", "", ""),
+    "mean given any": ("att_given_any", "", ""),
 }
 ABSENT = "–"
 MARGIN = 0.03  # that a coverage may be off, beyond its Monte Carlo error
@@ -58,13 +60,14 @@ def covered(row: pd.Series | None) -> str:
 
 def coverage(studies: list[pd.DataFrame], estimator: str) -> Iterator[str]:
     """Lines of a table: how often 90% and 95% intervals hold the truth, a study a line."""
-    yield f"| world | n | {' | '.join(QUESTIONS)} | worst industry |"
-    yield "|---" * (len(QUESTIONS) + 3) + "|"
+    asked = asked_of(studies)
+    yield f"| world | n | {' | '.join(asked)} | worst industry |"
+    yield "|---" * (len(asked) + 3) + "|"
     for study in studies:
-        rows = [row_of(study, estimator, question) for question in QUESTIONS]
+        rows = [row_of(study, estimator, question) for question in asked]
         if all(row is None for row in rows):
             continue
-        industries = rows[list(QUESTIONS).index("industries")]
+        industries = row_of(study, estimator, "industries")
         worst = ABSENT if industries is None else f"{industries['worst_coverage']:.2f}"
         n = next(row for row in rows if row is not None)["replications"]
         yield f"| {name_of(study)} | {n} | {' | '.join(covered(row) for row in rows)} | {worst} |"
@@ -73,7 +76,7 @@ def coverage(studies: list[pd.DataFrame], estimator: str) -> Iterator[str]:
 def errors(studies: list[pd.DataFrame]) -> Iterator[str]:
     """Lines of a table: root mean square error of every estimator by question, a study a line."""
     names = estimators_of(studies)
-    asked = [q for q in QUESTIONS if any(row_of(study, name, q) is not None for study in studies for name in names)]
+    asked = asked_of(studies)
     yield f"| world | {' | '.join(asked)} | industries of {SMALL} adopters or fewer | P(ATT > 0) below .05, above .95 |"
     yield "|---" * (len(asked) + 3) + "|"
     for study in studies:
@@ -84,6 +87,12 @@ def errors(studies: list[pd.DataFrame]) -> Iterator[str]:
         yield f"| {name_of(study)} | {' | '.join(cells)} | {signs} |"
     yield ""
     yield f"Each cell: {' / '.join(names)}."
+
+
+def asked_of(studies: list[pd.DataFrame]) -> list[str]:
+    """The questions that any estimator of any study answers."""
+    names = estimators_of(studies)
+    return [q for q in QUESTIONS if any(row_of(study, name, q) is not None for study in studies for name in names)]
 
 
 def oracles(tables: list[pd.DataFrame]) -> Iterator[str]:

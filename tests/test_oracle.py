@@ -51,7 +51,7 @@ def test_approximated_counts_have_the_posterior_of_the_latent_model():
     def full(collapsed):
         panel = collapsed.regression.panel
         assert (np.bincount(panel.unit, panel.outcome) > 0).all()
-        return latent.build(collapsed.regression, collapsed.s, WEAK)
+        return latent.build(collapsed.regression, collapsed.levels.height, collapsed.s, WEAK)
 
     shifts, ratios = against(full, COUNTS, Errors("ar1", "unit", (), events=True), (ATT, CONTRAST))
     assert np.sqrt(np.mean([shift[ATT] ** 2 for shift in shifts])) < 0.2
@@ -89,10 +89,11 @@ def against(full, world, errors, shown):
 
 def table(collapsed, theta, onset):
     """Estimands at the share of differences that is there in the adoption period, a number or one a draw."""
-    labels, log_scale = collapsed.regression.design.all_labels, collapsed.nuisance.log_scale
+    labels = collapsed.regression.design.all_labels
+    trait = collapsed.nuisance.log_scale if collapsed.levels is None else collapsed.levels.height
     ends = []
     for share in (0.0, 1.0):
-        found = estimand.averages(with_traits(collapsed.regression, log_scale, share), collapsed.evidence, terms(theta))
+        found = estimand.averages(with_traits(collapsed.regression, trait, share), collapsed.evidence, terms(theta))
         ends.append(estimand.draw_estimands(theta, labels, found))
     draws = ends[0] + onset * (ends[1] - ends[0])
     rows = estimand.table(estimand.linear_scales(draws, found, is_log=False), 0.9).fillna({"group": "", "level": ""})

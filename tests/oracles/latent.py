@@ -16,8 +16,8 @@ from src.design import with_traits
 from src.nuisance import MOST_ONSET, ONSET
 
 
-def build(regression, s: float, priors, **options) -> pm.Model:
-    without, regression = (with_traits(regression, None, onset) for onset in (0.0, 1.0))
+def build(regression, trait, s: float, priors, **options) -> pm.Model:
+    without, regression = (with_traits(regression, trait, onset) for onset in (0.0, 1.0))
     panel, design = regression.panel, regression.design
     units = len(panel.units)
     first = np.r_[True, panel.unit[1:] != panel.unit[:-1]]
