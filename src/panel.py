@@ -235,6 +235,7 @@ def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
         predictors=predictors,
         roster=replace(panel.roster, position=panel.roster.position[kept]),
         truth=truth,
+        offset=None if panel.offset is None else panel.offset[keep],
     )
 
 

@@ -11,6 +11,7 @@ from src.exposure import row_shares
 from src.fit import load
 from src.generate import draw
 from src.nuisance import Errors
+from src.panel import of_rows
 from src.poisson import poisson_etwfe, poisson_twfe
 from tests.test_command import composed
 from tests.test_generate import world
@@ -37,6 +38,12 @@ def test_published_numbers_of_seat_belt_laws():
     without = replace(panel, offset=None)
     cells, _, rows = slopes(without, "cell")
     assert cells @ rows / rows.sum() == pytest.approx(-0.1034, abs=5e-5)
+
+
+def test_some_rows_take_their_exposure_to_risk_along():
+    panel, _, _ = load(composed("data=driving_counts", "likelihood=poisson"))
+    some = of_rows(panel, panel.time > 1990)
+    np.testing.assert_array_equal(some.offset, panel.offset[panel.time > 1990])
 
 
 def test_fixed_effects_poisson_of_the_synthetic_counts():
