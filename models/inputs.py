@@ -20,7 +20,7 @@ class Block:
     ----------
     name : str
         Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "trait",
-        "trait_late", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
+        "trait_late", "lead", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
         "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
@@ -179,6 +179,8 @@ class Priors:
         SD of the step that a learned kernel takes from one distance to the next.
     cell : float
         SD of an unpooled cell: wide enough to be flat.
+    lead : float
+        SD of an effect before adoption, where leads are looked at.
     sigma : float
         SD of log(sigma / s).
     """
@@ -193,5 +195,6 @@ class Priors:
     difference: float
     ring: float
     cell: float
+    lead: float
     sigma: float
     reasons: dict[str, str] = field(default_factory=dict)

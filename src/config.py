@@ -17,12 +17,19 @@ ESTIMATORS = (
     "etwfe",
     "etwfe_groups",
     "rings",
+    "cs",
+    "cs_never",
+    "sunab",
+    "bjs",
+    "did2s",
+    "twfe_clusters",
     "poisson_twfe",
     "poisson_twfe_exposures",
     "poisson_etwfe",
     "poisson_twfe_cr3",
 )  # keys of src.estimators.ESTIMATORS, which is slow to import
-LINEAR, OF_COUNTS = ESTIMATORS[:3], ESTIMATORS[-4:-1]  # twins of a Gaussian outcome, and of counts
+LINEAR = ("twfe", "twfe_exposures", "etwfe", "cs", "sunab", "bjs")  # twins of a Gaussian outcome
+OF_COUNTS = ("poisson_twfe", "poisson_twfe_exposures", "poisson_etwfe")  # and of counts
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 
@@ -175,6 +182,7 @@ class PriorConfig:
     difference: float = number(MISSING, above=0)
     ring: float = number(MISSING, above=0)
     cell: float = number(MISSING, above=0)
+    lead: float = number(MISSING, above=0)
     sigma: float = number(MISSING, above=0)
 
 

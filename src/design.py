@@ -26,6 +26,7 @@ from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
 
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
+FIRST_LEAD, MOST_LEADS = -2, 8  # against the last period before adoption; earlier rows belong to the farthest
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
 
 
@@ -172,6 +173,13 @@ def regression_of(
         add("trait", "", (0,), sp.csr_array(of_adopters[:, None]))
         if 0 < len(later) < len(treated):
             add("trait_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
+
+    before = np.flatnonzero(np.isfinite(panel.row_cohort) & (panel.event_time <= FIRST_LEAD))
+    if len(before):
+        ahead = np.maximum(panel.event_time[before].astype(int), -MOST_LEADS)
+        first, code = np.unique(ahead, return_inverse=True)
+        indicator = sp.csr_array((np.ones(len(before)), (before, code)), shape=(len(panel.unit), len(first)))
+        add("lead", "lead", tuple(first.tolist()), indicator)
 
     share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
     sd = np.array([spread(s[s > 0]) for s in share.T])

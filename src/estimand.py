@@ -164,7 +164,13 @@ def log_ratio(effect: np.ndarray) -> np.ndarray:
 def dataset(scale: Scale) -> xr.Dataset:
     """The draws as named variables, one for each estimand and group, dims chain and draw first."""
     draws, found = scale.draws, scale.found
-    dims = {"att_event": "event_time", "att_cohort": "cohort", "att_gt": "cell", "spill_per_pp": "arm"}
+    dims = {
+        "lead": "lead_time",
+        "att_event": "event_time",
+        "att_cohort": "cohort",
+        "att_gt": "cell",
+        "spill_per_pp": "arm",
+    }
     variables: dict[str, xr.DataArray] = {}
     keys = [(average.estimand, average.group) for average in found]
     for estimand, group in dict.fromkeys(keys):
@@ -175,7 +181,7 @@ def dataset(scale: Scale) -> xr.Dataset:
             variables[name] = xr.DataArray(draws[..., mine[0]], dims=("chain", "draw"))
             continue
         dim = dims.get(estimand, f"{group}_contrast" if estimand == "contrast" else group)
-        coordinate = [int(level) for level in levels] if dim in ("event_time", "cohort") else levels
+        coordinate = [int(level) for level in levels] if dim in ("event_time", "lead_time", "cohort") else levels
         variables[name] = xr.DataArray(draws[..., mine], dims=("chain", "draw", dim), coords={dim: coordinate})
     counts = {"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1])}
     return xr.Dataset(variables).assign_coords(counts)

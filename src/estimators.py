@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from src.clusters import twfe_clusters
 from src.frequentist import COLUMNS, Effect, etwfe, etwfe_groups, tabulate, twfe, twfe_exposures
 from src.panel import Panel, PanelError
 from src.poisson import poisson_etwfe, poisson_twfe, poisson_twfe_cr3, poisson_twfe_exposures
 from src.rings import rings
+from src.staggered import bjs, cs, cs_never, did2s, sunab
 
 Estimator = Callable[[Panel, dict[str, np.ndarray], float], pd.DataFrame]
 ESTIMATORS: dict[str, Estimator] = {
@@ -19,6 +21,12 @@ ESTIMATORS: dict[str, Estimator] = {
     "etwfe": etwfe,
     "etwfe_groups": etwfe_groups,
     "rings": rings,
+    "cs": cs,
+    "cs_never": cs_never,
+    "sunab": sunab,
+    "bjs": bjs,
+    "did2s": did2s,
+    "twfe_clusters": twfe_clusters,
     "poisson_twfe": poisson_twfe,
     "poisson_twfe_exposures": poisson_twfe_exposures,
     "poisson_etwfe": poisson_etwfe,

@@ -10,6 +10,7 @@ import json
 import logging
 import textwrap
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def draw_all(
     tree: xr.DataTree,
     table: pd.DataFrame,
     comparison: pd.DataFrame,
-    predicted: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    others: dict[str, Callable[[], Figure | None]] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Draw every figure that the run has estimates for.
 
@@ -126,14 +127,14 @@ def draw_all(
         Columns of `estimands.csv`.
     comparison : DataFrame
         Columns of `comparison.csv`.
-    predicted : tuple of DataFrame, optional
-        From `predictive.check`.
+    others : dict of str to callable, optional
+        Further figures by name.
 
     Returns
     -------
     drawn : list of Path
-        subgroups.png, event_study.png, spillovers.png, distances.png, predictive.png, trace.png: those that were drawn,
-        in this order.
+        subgroups.png, event_study.png, spillovers.png, distances.png, the others, trace.png: those that were drawn, in
+        this order.
     notes : list of str
         One line where labels have letters that no installed font has.
     """
@@ -150,7 +151,7 @@ def draw_all(
             "event_study": event_study(results),
             "spillovers": spillovers(results),
             "distances": distances(results),
-            "predictive": predictive(*predicted) if predicted else None,
+            **{name: make() for name, make in (others or {}).items()},
             "trace": chains(tree),
         }
         for name, figure in figures.items():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from src.kernel import Learned
     from src.nuisance import Errors
     from src.panel import Panel
+    from src.scrutiny import Scrutiny
 
 TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
 PATHS = ("path", "package", "file", "loader", "parameters")
@@ -32,11 +33,12 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 def fit(config: Config) -> int:
     """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import compare, diagnose, estimand, predictive, report, sandwich, terminal, trace
+    from src import diagnose, estimand, report, terminal, trace
+    from src.answer import answer
     from src.collapse import collapse
     from src.design import build_design
-    from src.rates import count_scales
     from src.sample import stopwatch
+    from src.scrutiny import scrutinise
 
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "total"):
@@ -52,49 +54,31 @@ def fit(config: Config) -> int:
         terminal.opening(panel, notes)
         tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
-            found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(trace.theta(tree)))
-            labels = collapsed.regression.design.all_labels
-            draws = estimand.draw_estimands(trace.theta(tree), labels, found)
-            if errors.events:
-                scales = count_scales(collapsed, trace.theta(tree), found, draws, config.seed)
-            else:
-                scales = estimand.linear_scales(draws, found, panel.is_log)
-            tables = {config.model.name: estimand.table(scales, config.prob)}
-            if conditional_poisson(config.likelihood):
-                tables[config.model.name + sandwich.CLUSTERED] = sandwich.with_clustered_errors(
-                    tables[config.model.name], scales, collapsed, trace.theta(tree), config.prob, config.seed
-                )
-            if "common_scale" in tree.children:
-                rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, found)
-                of_rival = estimand.linear_scales(rival, found, panel.is_log)
-                tables[config.model.name + compare.COMMON] = estimand.table(of_rival, config.prob)
-        table = tables[config.model.name]
+            found = answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
         if "estimand" not in tree.children:
             folder.mkdir(parents=True, exist_ok=True)
-            trace.save(trace.with_estimands(tree, estimand.dataset(scales["outcome"])), folder / "posterior.nc")
-        trace.write(table.to_csv(index=False), folder / "estimands.csv")
+            outcomes = estimand.dataset(found.scales["outcome"])
+            trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
-            twins = collapsed.regression.panel
-            comparison = compare.compare(tables, twins, shares, config.prob, twins_of(config))
-        trace.write(comparison.to_csv(index=False), folder / "comparison.csv")
-        predicted = None
-        if errors.events:
-            with stopwatch(seconds, "predict"):
-                predicted = predictive.check(collapsed, trace.theta(tree), config.seed)
+            beside = scrutinise(
+                *(found, collapsed, shares, twins_of(config), errors.events, config.prior.lead),
+                *(config.prob, config.seed),
+            )
+        for name, table in ({"estimands": found.table} | beside.tables).items():
+            trace.write(table.to_csv(index=False), folder / f"{name}.csv")
         with stopwatch(seconds, "figure"):
-            pictures, lacking = draw(config, folder / "figures", tree, table, comparison, predicted)
+            pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)
         terminal.handled(lacking)
         nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
         nuisance |= collapsed.nuisance.record(collapsed.s, len(panel.periods))
         notes = [*notes, *lacking]
-        diagnostics = diagnose.diagnose(tree, table) | {"nuisance": nuisance, "notes": notes}
-        diagnostics |= predictive.record(predicted)
+        diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
         with stopwatch(seconds, "report"):
-            page = report.render(config.data.name, config.model.name, panel, table, comparison, diagnostics, pictures)
+            page = report.render(config.data.name, config.model.name, panel, found.table, beside, diagnostics, pictures)
             trace.write(page, folder / "report.html")
     trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
     write_settings(config, folder)
-    terminal.closing(table, comparison, diagnostics | {"seconds": seconds}, folder)
+    terminal.closing(found.table, beside, diagnostics | {"seconds": seconds}, folder)
     return 0 if diagnostics["ok"] else 3
 
 
@@ -299,19 +283,14 @@ def learned_kernel(config: Config, collapsed: Collapsed) -> Learned | None:
 
 
 def draw(
-    config: Config,
-    folder: Path,
-    tree: xr.DataTree,
-    table: pd.DataFrame,
-    comparison: pd.DataFrame,
-    predicted: tuple[pd.DataFrame, pd.DataFrame] | None,
+    config: Config, folder: Path, tree: xr.DataTree, table: pd.DataFrame, beside: Scrutiny
 ) -> tuple[list[Path], list[str]]:
     """The pictures of this run where they are wanted, and what could not be drawn; those of an earlier run go."""
     from src import figure
 
-    pictures, notes = figure.draw_all(folder, tree, table, comparison, predicted) if config.figures else ([], [])
-    figure.clear(folder, pictures)
-    return pictures, notes
+    drawn = figure.draw_all(folder, tree, table, beside.comparison, beside.figures) if config.figures else ([], [])
+    figure.clear(folder, drawn[0])
+    return drawn
 
 
 def as_json(diagnostics: dict) -> str:

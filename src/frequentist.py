@@ -250,28 +250,45 @@ def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
     columns : dict of str to array, shape (row,)
         Regressors whose coefficients matter, by name.
     """
+    effects = [f"x{j}" for j in range(len(columns))]
+    frame, regressors, scale = frame_of(panel, columns)
+    slopes, covariance = least_squares(frame, "y", regressors)
+    dropped = [name for name in regressors if name not in slopes.index]
+    null = np.zeros((len(dropped), len(effects)))
+    for direction, name in zip(null, dropped, strict=True):
+        explained, _ = least_squares(frame, name, list(slopes.index))
+        direction[:] = explained.reindex(effects, fill_value=0.0) - (np.array(effects) == name)
+        direction /= max(1.0, float(np.linalg.norm(direction)))
+    return Fit(
+        tuple(columns),
+        scale * slopes.reindex(effects, fill_value=0.0).to_numpy(),
+        scale**2 * covariance.reindex(index=effects, columns=effects, fill_value=0.0).to_numpy(),
+        null,
+    )
+
+
+def frame_of(panel: Panel, columns: dict[str, np.ndarray]) -> tuple[pd.DataFrame, list[str], float]:
+    """The regression as pyfixest takes it.
+
+    Returns
+    -------
+    frame : DataFrame
+        y (the outcome in units of its spread), unit, time, f0, f1, ... (`level_periods`), weight (where rows differ in
+        it), x0, x1, ... (the columns) and z0, z1, ... (covariates).
+    regressors : list of str
+        Names of the latter two.
+    scale : float
+        The spread.
+    """
     outcome, scale = standardised(panel)
-    effects = {f"x{j}": column for j, column in enumerate(columns.values())}
-    regressors = effects | standard_covariates(panel)
+    regressors = {f"x{j}": column for j, column in enumerate(columns.values())} | standard_covariates(panel)
     frame = pd.DataFrame(
         {"y": outcome, "unit": panel.unit, "time": panel.time}
         | level_periods(panel)
         | ({"weight": panel.weight} if is_weighted(panel) else {})
         | {name: column.astype(float) for name, column in regressors.items()}
     )
-    slopes, covariance = least_squares(frame, "y", list(regressors))
-    dropped = [name for name in regressors if name not in slopes.index]
-    null = np.zeros((len(dropped), len(effects)))
-    for direction, name in zip(null, dropped, strict=True):
-        explained, _ = least_squares(frame, name, list(slopes.index))
-        direction[:] = explained.reindex(list(effects), fill_value=0.0) - (np.array(list(effects)) == name)
-        direction /= max(1.0, float(np.linalg.norm(direction)))
-    return Fit(
-        tuple(columns),
-        scale * slopes.reindex(list(effects), fill_value=0.0).to_numpy(),
-        scale**2 * covariance.reindex(index=list(effects), columns=list(effects), fill_value=0.0).to_numpy(),
-        null,
-    )
+    return frame, list(regressors), scale
 
 
 def standard_covariates(panel: Panel) -> dict[str, np.ndarray]:
@@ -312,8 +329,10 @@ def standardised(panel: Panel) -> tuple[np.ndarray, float]:
     return within / spread, spread
 
 
-def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.Series, pd.DataFrame]:
-    """Coefficients that pyfixest keeps, and their covariance clustered by unit.
+def least_squares(
+    frame: pd.DataFrame, left: str, right: list[str], cluster: str = "unit"
+) -> tuple[pd.Series, pd.DataFrame]:
+    """Coefficients that pyfixest keeps, and their covariance clustered by unit, or by what contains units.
 
     The small-sample factor is G / (G - 1) * (n - 1) / (n - K), with G units and K slopes and period effects; unit
     effects, being nested in the clusters, do not count. Its second part is applied here: pyfixest 0.60 takes the fixed
@@ -327,6 +346,8 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
         Outcome.
     right : list of str
         Regressors, of which those are left out that the ones before them explain.
+    cluster : str
+        Column of the clusters; "a+b" clusters by both.
     """
     import pyfixest
 
@@ -338,7 +359,7 @@ def least_squares(frame: pd.DataFrame, left: str, right: list[str]) -> tuple[pd.
         fit = pyfixest.feols(
             f"{left} ~ {' + '.join(right)} | {' + '.join(['unit', 'time', *fixed])}",
             frame,
-            vcov={"CRV1": "unit"},
+            vcov={"CRV1": cluster},
             ssc=pyfixest.ssc(k_adj=False),
             weights="weight" if "weight" in frame else None,
             fixef_rm="none",
@@ -520,12 +541,15 @@ def etwfe_library(panel: Panel) -> list[Effect]:
     ]
 
 
-def tabulate(panel: Panel, effects: list[Effect], estimator: str, prob: float, note: str = "") -> pd.DataFrame:
+def tabulate(
+    panel: Panel, effects: list[Effect], estimator: str, prob: float, note: str = "", dof: int | None = None
+) -> pd.DataFrame:
     """Tidy rows in the order of `COLUMNS`, a percent row after each outcome row where effects are log points.
 
     percent = 100 (exp(effect) - 1): its standard error by the delta method, its interval by transforming the endpoints.
+    Student's t has `dof` degrees of freedom, (units - 1) where not given.
     """
-    quantile = float(stdtrit(len(np.unique(panel.unit)) - 1, (1 + prob) / 2))
+    quantile = float(stdtrit(len(np.unique(panel.unit)) - 1 if dof is None else dof, (1 + prob) / 2))
     records = []
     for effect in effects:
         estimate, se = effect.estimate, effect.se

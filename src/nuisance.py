@@ -284,7 +284,7 @@ class Workspace:
         panel, design = regression.panel, regression.design
         shocks = shocks_of(panel, errors.shocks)
         beside = [name for name in design.blocks if name in BESIDE or name.startswith(BY)]
-        kept = {*terms, *beside} if terms else set(design.blocks) - {"group_cell"}
+        kept = {*terms, *beside} if terms else set(design.blocks) - {"group_cell", "lead"}
         names = tuple(name for name in design.blocks if name in kept)
         pieces = [shock_columns(panel, shock) for shock in shocks.values()]
         columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(names)]], format="csr"))

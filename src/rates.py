@@ -50,7 +50,7 @@ MOST_LOG = 60.0
 MOST_SHARE = 0.9  # of one row in its unit
 NODES = 40  # of the integral over the disturbance
 FEWEST, MOST, STEP = -16.0, 12.0, 0.01  # log means of a table of probabilities
-SLOPES = ("spill_per_pp", "spill_by", "spill_at")  # ratios of means by themselves
+SLOPES = ("spill_per_pp", "spill_by", "spill_at", "lead")  # ratios of means by themselves
 OWN = ("att", "att_by", "att_event", "att_cohort", "att_gt", "direct")
 ENDS = dict.fromkeys(OWN, ("own", "none")) | {
     "total_treated": ("all", "none"),
@@ -123,7 +123,9 @@ def count_scales(
     scales, known = (on_scales(one, found) for one in (sums, true_sums(collapsed.regression, found)))
     scales["percent"][1][:, of_slopes] = percent(draws.reshape(-1, len(found))[:, of_slopes])
     known["percent"][1][:, of_slopes] = percent(np.array([[found[k].truth for k in of_slopes]]))
-    said = {"outcome": ["a slope has no number of events" if k in of_slopes else c for k, c in enumerate(carried)]}
+    said = {
+        "outcome": ["no number of events: a ratio by itself" if k in of_slopes else c for k, c in enumerate(carried)]
+    }
     said["percent"] = carried
     together = {}
     for name, (averages, values) in scales.items():

@@ -14,6 +14,7 @@ from src.compare import is_fixed, readable_scale, unequal_weights, what_is_fixed
 from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
 from src.panel import Panel
+from src.scrutiny import Scrutiny
 from src.spillover import PER_SD
 
 CAPTIONS = {
@@ -21,12 +22,20 @@ CAPTIONS = {
     "event_study": "Effect on adopters by time since adoption, over the number of units behind each estimate.",
     "spillovers": "What others' adoption does: slope of each exposure, and totals over the rows of the data.",
     "distances": "What one adopter does to an untreated unit at a distance that no other reaches.",
+    "comparison": "Every estimator of the same estimand: one row an estimand, one mark an estimator.",
+    "weights": "Weights of the two-way fixed effects coefficient on effects, and the comparisons that it is made of.",
+    "sensitivity": "The average effect where parallel trends may fail, by how far.",
     "predictive": "Counts drawn from the model beside those of the data: how events spread over a unit's periods.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
 MARGINS = {
     "att_any": "own adoption, on the probability of any event (att_any)",
     "att_given_any": "own adoption, on the mean where there is any (att_given_any)",
+}
+SUBJECTS = {
+    "agreement": "Does the classical answer agree?",
+    "weights": "What does two-way fixed effects average?",
+    "trends": "What if trends were not parallel?",
 }
 ABSENT = "–"
 SPILLS = ("spill_per_pp", "spill_at")
@@ -37,7 +46,7 @@ def render(
     model: str,
     panel: Panel,
     table: pd.DataFrame,
-    comparison: pd.DataFrame,
+    beside: Scrutiny,
     diagnostics: dict,
     pictures: list[Path],
 ) -> str:
@@ -51,8 +60,7 @@ def render(
         As read, for the facts about the data.
     table : DataFrame
         Columns of `estimands.csv`.
-    comparison : DataFrame
-        Columns of `comparison.csv`.
+    beside : Scrutiny
     diagnostics : dict
         From `diagnose.diagnose`, with `nuisance` and `notes`.
     pictures : list of Path
@@ -63,7 +71,7 @@ def render(
     str
         HTML without scripts and without anything to fetch. Levels, names and notes are escaped.
     """
-    scale = readable_scale(table)
+    scale, comparison = readable_scale(table), beside.comparison
     everything = with_twins(table, comparison, scale)
     fixed = is_fixed(everything)
     rows = everything[~fixed]
@@ -83,8 +91,8 @@ def render(
         unit="percent" if scale == "percent" else "units of the outcome",
         problems=diagnostics["problems"],
         passed=passed(diagnostics),
-        cautions=[*diagnostics.get("surprises", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
-        answers=list(answers(rows, comparison, scale, model, list(in_events(table)))),
+        cautions=[*beside.said.get("warnings", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
+        answers=list(answers(rows, beside, scale, model, list(in_events(table)))),
         assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
@@ -156,7 +164,7 @@ def label(row: pd.Series) -> str:
 
 
 def answers(
-    rows: pd.DataFrame, comparison: pd.DataFrame, scale: str, model: str, events_caused: list[str]
+    rows: pd.DataFrame, beside: Scrutiny, scale: str, model: str, events_caused: list[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """Questions and, from the numbers alone, their answers in sentences."""
     spills = rows[rows["estimand"].isin(SPILLS)]
@@ -179,6 +187,7 @@ def answers(
     if sentences:
         yield "For whom?", sentences
     yield "What did adoption do to the others?", on_others(rows, spills, scale)
+    comparison = beside.comparison
     theirs = comparison[(comparison["scale"] == scale) & (comparison["estimand"] == "att")]
     theirs = theirs[(theirs["estimator"] != model) & np.isfinite(theirs["estimate"])]
     if len(theirs):
@@ -186,6 +195,9 @@ def answers(
             "What do classical estimators say of the same average?",
             [classical(row, scale) for _, row in theirs.iterrows()],
         )
+    for subject, question in SUBJECTS.items():
+        if beside.said.get(subject):
+            yield question, beside.said[subject]
 
 
 def on_average(rows: pd.DataFrame, scale: str, exposed: bool) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from src.compare import KEYS, is_fixed, readable_scale, unequal_weights, what_is
 from src.config import Config
 from src.diagnose import doubts, errors_in_words
 from src.panel import Panel, count
+
+if TYPE_CHECKING:
+    from src.scrutiny import Scrutiny
 
 MOST_ROWS = 24
 MAIN = (
@@ -90,9 +94,10 @@ def reused(folder: Path) -> None:
     console().print(f"the posterior of these settings is kept in {folder}: tables and figures are rebuilt from it")
 
 
-def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, folder: Path) -> None:
+def closing(table: pd.DataFrame, beside: Scrutiny, diagnostics: dict, folder: Path) -> None:
     """The subgroups, the classical twin, warnings in plain words, seconds and paths."""
     out = console()
+    comparison = beside.comparison
     out.print(subgroups(table, comparison))
     for line in in_events(table):
         out.print(line)
@@ -100,7 +105,9 @@ def closing(table: pd.DataFrame, comparison: pd.DataFrame, diagnostics: dict, fo
     out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
     if said := unequal_weights(comparison):
         out.print(said)
-    for doubt in (*doubts(diagnostics["nuisance"]), *diagnostics.get("surprises", ())):
+    for sentence in beside.said.get("agreement", ()):
+        out.print(sentence)
+    for doubt in (*doubts(diagnostics["nuisance"]), *beside.said.get("warnings", ())):
         out.print(doubt, style="yellow")
     for problem in diagnostics["problems"]:
         out.print(Text.assemble(("warning", "bold red"), f": {problem}"))

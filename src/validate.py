@@ -21,7 +21,7 @@ from src.read import MISSING_WORDS, labels, numbers
 MARKS = ":@/[]"  # with which labels and paths are put together
 RESERVED_WORDS = """
     chain draw column obs estimand group level arm
-    unit units time cohort event_time event_time_step cell group_cell exposure covariate outcome weight
+    unit units time cohort event_time event_time_step lead_time cell group_cell exposure covariate outcome weight
     mu path difference theta sigma alpha beta lambda_ tau delta_control delta_treated s rho nu scale scales shock shocks
     trait fixed gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
     att direct switching contrast overall lead total_treated total_events

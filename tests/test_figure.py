@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from src import figure, fonts
 from src.estimand import COLUMNS
 from src.frequentist import COLUMNS as COMPARED
+from src.scrutiny import Scrutiny
 
 ALL = ["subgroups", "event_study", "spillovers", "trace"]
 ATT = ("att", None, None, 0.4, 0.1, 60)
@@ -72,6 +73,11 @@ def comparison_of(table: pd.DataFrame) -> pd.DataFrame:
         wider = {end: mine["estimate"] + 1.5 * (mine[end] - mine["estimate"]) for end in ("low", "high")}
         parts.append(mine.assign(estimator=estimator, note=f"{estimator} note", **wider))
     return pd.concat([part[COMPARED] for part in parts if len(part)], ignore_index=True)
+
+
+def beside_of(table: pd.DataFrame, **said: list[str]) -> Scrutiny:
+    """What stands beside the model: the comparison, and sentences by subject."""
+    return Scrutiny({"comparison": comparison_of(table)}, said)
 
 
 def tree_of(chains: int = 4, draws: int = 60) -> xr.DataTree:

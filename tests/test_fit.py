@@ -102,6 +102,7 @@ def test_run_folder_keeps_the_contract(run):
     assert code == (0 if diagnostics["ok"] else 3)
     assert {path.name for path in folder.iterdir()} == {
         "posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html", ".hydra",
+        "agreement.csv", "weights.csv", "bacon.csv", "sensitivity.csv",
     }  # fmt: skip
     assert list(table(folder / "estimands.csv").columns) == COLUMNS
     assert list(table(folder / "comparison.csv").columns) == COMPARISON
@@ -127,9 +128,15 @@ def test_effect_is_found_and_twins_stand_beside_it(run):
     estimands, comparison = table(run[0] / "estimands.csv"), table(run[0] / "comparison.csv")
     row = estimands.query("estimand == 'switching' and scale == 'outcome'").iloc[0]
     assert row["low"] < 0.4 < row["high"] + 0.15
-    assert set(comparison["estimator"]) == {"hier", "hier_common_scale", "twfe", "twfe_exposures", "etwfe"}
+    classical = {"twfe", "twfe_exposures", "etwfe", "cs", "sunab", "bjs"}
+    assert set(comparison["estimator"]) == {"hier", "hier_common_scale", "cs_uniform", *classical}
     same = comparison.query("estimand == 'att' and scale == 'percent'")
-    assert set(same["estimator"]) == {"hier", "hier_common_scale", "twfe", "twfe_exposures", "etwfe"}
+    assert set(same["estimator"]) == {"hier", "hier_common_scale", *classical}
+    leads = estimands.query("estimand == 'lead' and scale == 'outcome'")
+    assert {"-2", "-3"} <= set(leads["level"])
+    assert set(table(run[0] / "agreement.csv").query("estimand == 'att'")["estimator"]) == classical
+    methods = {"parallel_trends", "second_differences", "smoothness", "relative_magnitude"}
+    assert set(table(run[0] / "sensitivity.csv")["method"]) == methods
     assert estimands["truth"].isna().all()
 
 

@@ -14,6 +14,7 @@ from tests.test_figure import (
     EVENTS,
     EVERYTHING,
     OWNERS,
+    beside_of,
     comparison_of,
     fixed_by_the_model,
     table_of,
@@ -56,7 +57,7 @@ class Page(HTMLParser):
 def page_of(keys=EVERYTHING, pictures=(), is_log=True, **changes) -> str:
     table = table_of(keys, is_log)
     panel = staggered(units=30)
-    return report.render("toy", "hier", panel, table, comparison_of(table), DIAGNOSTICS | changes, list(pictures))
+    return report.render("toy", "hier", panel, table, beside_of(table), DIAGNOSTICS | changes, list(pictures))
 
 
 def text_of(page: str) -> str:
@@ -120,7 +121,7 @@ def test_what_is_not_identified_is_said_and_not_numbered():
 
 def test_what_the_model_fixes_is_counted_and_not_shown():
     table = fixed_by_the_model(table_of([ATT, *BY, *OWNERS, CONTRAST, *EVENTS]))
-    page = text_of(report.render("toy", "pooled", staggered(units=30), table, comparison_of(table), DIAGNOSTICS, []))
+    page = text_of(report.render("toy", "pooled", staggered(units=30), table, beside_of(table), DIAGNOSTICS, []))
     n = len([*BY, *OWNERS, CONTRAST, *EVENTS])
     assert f"{n} estimates are fixed by the model, not found: see estimands.csv." in page
     for words in ("On adopters, by industry", "private", "Differences between levels", "periods since adoption"):

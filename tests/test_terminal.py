@@ -12,6 +12,7 @@ from tests.test_figure import (
     EVENTS,
     EVERYTHING,
     OWNERS,
+    beside_of,
     comparison_of,
     fixed_by_the_model,
     table_of,
@@ -52,7 +53,7 @@ def test_closing_prints_problems_and_paths_as_they_are(word, capsys, tmp_path):
     (tmp_path / word / "figures").mkdir(parents=True)
     table = table_of([ATT])
     problems = [f"the chains disagree about {word} and [/]"]
-    terminal.closing(table, comparison_of(table), DIAGNOSTICS | {"problems": problems}, tmp_path / word)
+    terminal.closing(table, beside_of(table), DIAGNOSTICS | {"problems": problems}, tmp_path / word)
     said = capsys.readouterr().out
     assert f"warning: {problems[0]}" in said
     assert str(tmp_path / word / "figures") in said
@@ -102,7 +103,7 @@ def test_what_errors_may_not_do_is_a_warning(capsys, tmp_path):
     table = table_of([ATT])
     said = []
     for errors in (ERRORS, ERRORS | {"rho": 0.0, "nu": None}):
-        terminal.closing(table, comparison_of(table), DIAGNOSTICS | {"nuisance": errors}, tmp_path)
+        terminal.closing(table, beside_of(table), DIAGNOSTICS | {"nuisance": errors}, tmp_path)
         said.append(" ".join(capsys.readouterr().out.split()))
     assert "errors: autocorrelation 0.60 within units; an error scale for every unit" in said[0]
     assert "too narrow (likelihood" not in said[0]

@@ -9,7 +9,18 @@ from src.panel import Factor, Mapping, Panel, Roster, Truth
 from src.trace import ROOT
 
 WEAK = Priors(
-    mu=10, sd=0.5, fixed=2, min_levels=5, path=1, predictor=1, exposure=5, difference=1, ring=0.2, cell=100, sigma=1
+    mu=10,
+    sd=0.5,
+    fixed=2,
+    min_levels=5,
+    path=1,
+    predictor=1,
+    exposure=5,
+    difference=1,
+    ring=0.2,
+    cell=100.0,
+    lead=2.0,
+    sigma=1,
 )
 
 

@@ -1,0 +1,93 @@
+"""From a posterior to the tables of its estimands: averages draw by draw, on every scale, leads beside them.
+
+tree, Collapsed ─▶ averages, draws ─▶ scales ─▶ tables by the name that their rows bear
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.inputs import Priors
+from src import compare, estimand, sandwich, trace
+from src.average import Average
+from src.collapse import Collapsed
+from src.estimand import Scales
+from src.leads import Leads, leads_of
+from src.nuisance import Errors
+from src.rates import count_scales
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the posterior says.
+
+    Attributes
+    ----------
+    tables : dict of str to DataFrame
+        In the columns of `estimands.csv`, the model's first; others are the model's under other errors.
+    scales : Scales
+        From which the first was made.
+    theta : DataArray, dims (chain, draw, column)
+        In units of the outcome.
+    leads : Leads, optional
+    """
+
+    tables: dict[str, pd.DataFrame]
+    scales: Scales
+    theta: xr.DataArray
+    leads: Leads | None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """That of the model."""
+        return next(iter(self.tables.values()))
+
+
+def answer(
+    tree: xr.DataTree, collapsed: Collapsed, errors: Errors, priors: Priors, name: str, prob: float, seed: int
+) -> Answer:
+    """The tables of a run.
+
+    Parameters
+    ----------
+    tree : DataTree
+        With group posterior, and common_scale where the coefficients under one error scale were drawn.
+    collapsed : Collapsed
+    errors : Errors
+    priors : Priors
+    name : str
+        Of the model.
+    prob : float
+    seed : int
+    """
+    theta, labels = trace.theta(tree), collapsed.regression.design.all_labels
+    is_log = collapsed.regression.panel.is_log
+    found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(theta))
+    draws = estimand.draw_estimands(theta, labels, found)
+    leads = leads_of(collapsed, theta, of_event_times(found, draws), priors)
+    if leads is not None:
+        found = [*found, *leads.found]
+        chains, per_chain = draws.shape[:2]
+        draws = np.concatenate([draws, leads.draws(chains, per_chain, seed)], axis=-1)
+    if errors.events:
+        scales = count_scales(collapsed, theta, found, draws, seed)
+    else:
+        scales = estimand.linear_scales(draws, found, is_log)
+    tables = {name: estimand.table(scales, prob)}
+    if errors.events and errors.scale == "none":
+        clustered = sandwich.with_clustered_errors(tables[name], scales, collapsed, theta, prob, seed)
+        tables[name + sandwich.CLUSTERED] = clustered
+    if "common_scale" in tree.children:
+        own = found[: len(found) - (len(leads.found) if leads else 0)]
+        rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, own)
+        tables[name + compare.COMMON] = estimand.table(estimand.linear_scales(rival, own, is_log), prob)
+    return Answer(tables, scales, theta, leads)
+
+
+def of_event_times(found: list[Average], draws: np.ndarray) -> np.ndarray:
+    """Draws of the effect at each event time, those that are not identified too: nothing here is shown."""
+    return np.nan_to_num(draws[..., [average.estimand == "att_event" for average in found]])

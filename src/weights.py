@@ -1,0 +1,131 @@
+"""What the two-way fixed effects coefficient averages: its weights on effects, and the comparisons that it is made of.
+
+    tau = sum over treated rows of w_it tau_it,    w_it = e_it / sum over treated rows of e_it        weights on effects
+
+e_it is the residual of D_it on unit and period effects (and covariates). Weights may be negative: a unit that has been
+treated for long serves as a control for those treated later, and its effect counts against the coefficient.
+
+    tau = sum over pairs of cohorts of s_kl tau_kl                                                    comparisons
+
+tau_kl compares two cohorts, or one with the never-treated, in the periods where only one of them changes. Comparisons
+of a later with an earlier treated cohort subtract what happens to the earlier one's effect.
+
+Source: de Chaisemartin & D'Haultfoeuille (2020), equation 3; Goodman-Bacon (2021), theorem 1, by diff-diff.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from src.design import cell_labels
+from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
+from src.frequentist import frame_of, level_periods
+from src.panel import Panel
+from src.staggered import plain_frame
+
+KINDS = {
+    "treated_vs_never": "adopters against the never-treated",
+    "earlier_vs_later": "earlier against later adopters",
+    "later_vs_earlier": "later against earlier adopters",
+}
+COLOURS = dict(zip(KINDS, (MODEL, POOLED, CLASSICAL), strict=True))
+MATTERS = 0.02  # share of negative weight from which on it is said
+OFF = 0.01  # of the coefficient
+
+
+def cell_weights(panel: Panel) -> pd.DataFrame:
+    """Weight of the coefficient on the effect of every cohort and period, beside the cell's share of treated rows.
+
+    Returns
+    -------
+    DataFrame
+        cell ("2015@2017"), weight and share, which both sum to 1, n_obs.
+    """
+    import pyfixest
+
+    frame, regressors, _ = frame_of(panel, {"D": panel.treated})
+    fixed = ["unit", "time", *level_periods(panel)]
+    beside = [name for name in regressors if name != "x0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on deprecated calls inside of pyfixest, and covariates that units explain
+        fit = pyfixest.feols(
+            f"x0 ~ {' + '.join(beside) or '1'} | {' + '.join(fixed)}",
+            frame,
+            weights="weight" if "weight" in frame else None,
+            fixef_rm="none",
+            demeaner=pyfixest.LsmrDemeaner(fixef_atol=1e-12, fixef_btol=1e-12),
+        )
+    rows = np.flatnonzero(panel.treated)
+    weight = panel.weight[rows] * np.asarray(fit.resid())[rows]
+    cells = cell_labels(panel.row_cohort[rows], panel.time[rows])
+    table = pd.DataFrame({"cell": cells, "weight": weight / weight.sum(), "share": panel.weight[rows], "n_obs": 1})
+    table["share"] /= table["share"].sum()
+    return table.groupby("cell", sort=False, as_index=False).sum()
+
+
+def comparisons(panel: Panel) -> pd.DataFrame:
+    """The comparisons of two cohorts that the coefficient is made of; none where one cohort is all there is.
+
+    Returns
+    -------
+    DataFrame
+        kind (of `KINDS`), treated, control, weight, estimate; exact on balanced panels without covariates.
+    """
+    from diff_diff import BaconDecomposition
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on panels that are not balanced, which the caller says
+        found = (
+            BaconDecomposition()
+            .fit(plain_frame(panel), outcome="y", unit="unit", time="time", first_treat="cohort")
+            .to_dataframe()
+        )
+    names = {"comparison_type": "kind", "treated_group": "treated", "control_group": "control"}
+    return found.rename(columns=names)[["kind", "treated", "control", "weight", "estimate"]]
+
+
+def sentences(weights: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
+    """What of the coefficient a reader is to know."""
+    negative = weights["weight"] < 0
+    share = float(-weights.loc[negative, "weight"].sum())
+    distance = float((weights["weight"] - weights["share"]).abs().sum() / 2)
+    if share >= MATTERS:
+        yield (
+            f"The TWFE coefficient gives {int(negative.sum())} of {len(weights)} cells of cohort and period negative "
+            f"weight, {share:.0%} in all: it may have another sign than every effect that it averages."
+        )
+    yield f"Its weights differ from those of treated rows by {distance:.0%} (half the sum of absolute differences)."
+    late = float(pairs.loc[pairs["kind"] == "later_vs_earlier", "weight"].sum())
+    if late >= MATTERS:
+        yield f"{late:.0%} of it compares later adopters with earlier ones, whose own effects it subtracts."
+
+
+def draw(weights: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
+    """Weights on cells beside shares of rows, and the comparisons by weight."""
+    figure = Figure(figsize=(WIDTH, 3.6))
+    left, right = figure.subplots(1, 2)
+    sign = np.where(weights["weight"] < 0, CLASSICAL, MODEL)
+    left.scatter(100 * weights["share"], 100 * weights["weight"], c=sign, s=18, zorder=3)
+    top = 100 * max(weights["share"].max(), weights["weight"].max())
+    left.plot([0, top], [0, top], color=POOLED, linewidth=0.8, linestyle="--")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_xlabel("share of treated rows, %")
+    left.set_ylabel("weight of the coefficient, %")
+    left.set_title("cells of cohort and period")
+    for kind, mine in pairs.groupby("kind", sort=False):
+        label = f"{KINDS.get(str(kind), kind)} ({mine['weight'].sum():.0%})"
+        right.scatter(100 * mine["weight"], mine["estimate"], s=22, color=COLOURS.get(str(kind), POOLED), label=label)
+    right.axhline(0, color="black", linewidth=0.8)
+    right.set_xlabel("weight, %")
+    right.set_ylabel("estimate of the comparison")
+    right.set_title("comparisons of two cohorts")
+    note = (
+        "Left: dashed line, weights that count rows; orange, negative weight. Right: each point is a difference in "
+        "differences of two cohorts; their weighted mean is the TWFE coefficient. Source: weights.csv, bacon.csv."
+    )
+    return finish(figure, [right], "What does two-way fixed effects average?", note)

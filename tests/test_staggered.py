@@ -1,0 +1,117 @@
+"""Estimators for staggered adoption: published numbers, one another, and least squares."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.clusters import classifications, twfe_clusters
+from src.fit import load
+from src.frequentist import COLUMNS, twfe
+from src.staggered import bjs, cs, cs_never, did2s, sunab
+from tests.test_command import composed
+from tests.worlds import staggered
+
+
+@pytest.fixture(scope="module")
+def real():
+    return {name: load(composed(f"data={name}"))[0] for name in ("mpdta", "fracking", "castle")}
+
+
+def of(table, estimand="att", level=None, group=None):
+    mine = table[(table["estimand"] == estimand) & (table["scale"] == "outcome")]
+    mine = mine if level is None else mine[mine["level"] == level]
+    mine = mine if group is None else mine[mine["group"] == group]
+    return mine.iloc[0]
+
+
+def test_callaway_and_santanna_of_mpdta(real):
+    """ATT(g, t) and standard errors of R's did, from moderndid's documentation."""
+    table = cs_never(real["mpdta"], {}, 0.95)
+    published = {
+        **{"2004@2004": (-0.0105, 0.0233), "2004@2005": (-0.0704, 0.0310), "2004@2006": (-0.1373, 0.0364)},
+        **{"2004@2007": (-0.1008, 0.0344), "2006@2006": (-0.0046, 0.0178), "2006@2007": (-0.0412, 0.0202)},
+        **{"2007@2007": (-0.0261, 0.0167)},
+    }
+    for level, (estimate, se) in published.items():
+        row = of(table, "att_gt", level)
+        assert (round(row.estimate, 4), round(row.se, 4)) == (estimate, se)
+    assert (round(of(table).estimate, 4), round(of(table).se, 4)) == (-0.0400, 0.0120)
+    assert list(table.columns) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator", "expected"),
+    [  # computed with diff-diff and moderndid; castle: R's did2s manual
+        ("fracking", cs_never, (0.0483, 0.0114)),
+        ("fracking", bjs, (0.0505, 0.0169)),
+        ("castle", did2s, (0.0751, 0.0354)),
+        ("mpdta", bjs, (-0.0477, 0.0132)),
+    ],
+)
+def test_real_panels(real, name, estimator, expected):
+    row = of(estimator(real[name], {}, 0.95))
+    assert (round(row.estimate, 4), round(row.se, 4)) == expected
+
+
+def test_sun_and_abraham_are_callaway_and_santanna_with_the_never_treated(real):
+    one, two = sunab(real["mpdta"], {}, 0.95), cs_never(real["mpdta"], {}, 0.95)
+    for estimand, level in (("att", None), ("att_event", "1"), ("att_cohort", "2006"), ("lead", "-2")):
+        assert of(one, estimand, level).estimate == pytest.approx(of(two, estimand, level).estimate, abs=1e-9)
+    assert {"-4", "-3", "-2"} == set(one[one["estimand"] == "lead"]["level"])
+
+
+def test_uniform_bands_hold_the_pointwise_ones(real):
+    table = cs(real["mpdta"], {}, 0.95)
+    band, point = (of(table[table["estimator"] == name], "att_event", "1") for name in ("cs_uniform", "cs"))
+    assert band.estimate == point.estimate
+    assert band.low < point.low < point.high < band.high
+    assert "standard errors" in band.note
+
+
+def test_imputation_and_two_stages_agree_where_rows_weigh_alike(real):
+    one, two = (f(real["fracking"], {}, 0.95) for f in (bjs, did2s))
+    assert of(one).estimate == pytest.approx(of(two).estimate, abs=1e-9)
+    by = {row.level: row.estimate for row in one[one["estimand"] == "att_by"].itertuples() if row.scale == "outcome"}
+    assert len(by) == 12
+    assert np.isfinite(by["201"])
+
+
+def test_a_split_is_the_estimate_without_adopters_of_other_levels(real):
+    panel = real["fracking"]
+    label = panel.row_labels(panel.groups["basin"])
+    keep = ~np.isfinite(panel.row_cohort) | (label == "204")
+    code = np.unique(panel.unit[keep], return_inverse=True)[1]
+    alone = replace(
+        panel, unit=code, time=panel.time[keep], outcome=panel.outcome[keep], weight=panel.weight[keep],
+        covariates=panel.covariates[keep], cohort=panel.cohort[np.unique(panel.unit[keep])], groups={},
+        units=panel.units[np.unique(panel.unit[keep])], predictors={},
+    )  # fmt: skip
+    for estimator in (cs_never, sunab):
+        split = of(estimator(panel, {}, 0.95), "att_by", "204", "basin")
+        assert split.estimate == pytest.approx(of(estimator(alone, {}, 0.95)).estimate, abs=1e-9)
+
+
+def test_levels_of_few_adopters_are_not_run():
+    panel = staggered(units=60)
+    rows = sunab(panel, {}, 0.95).query("estimand == 'att_by' and scale == 'outcome'")
+    few = rows[rows["estimate"].isna()]
+    assert len(few) < len(rows)
+    assert few["note"].str.contains("fewer than 5 adopters").all()
+
+
+def test_clusters_change_the_error_and_not_the_estimate(real):
+    table = twfe_clusters(real["fracking"], {}, 0.95)
+    row, usual = of(table), of(twfe(real["fracking"], {}, 0.95))
+    assert row.estimator == "twfe_by_basin"
+    assert row.estimate == pytest.approx(usual.estimate)
+    # pyfixest: feols("y ~ D | unit + time", vcov={"CRV1": "basin"})
+    assert row.se == pytest.approx(0.032195, rel=2e-3)
+    assert "12 clusters; wild cluster bootstrap p = 0." in row.note
+
+
+def test_two_ways_and_the_same_classification_once():
+    panel = staggered(units=80)
+    assert list(classifications(panel)) == ["industry", *(n for n in classifications(panel) if n != "industry")]
+    names = set(twfe_clusters(panel, {}, 0.95)["estimator"])
+    assert any("+" in name for name in names) == (len(classifications(panel)) > 1)
