@@ -1,6 +1,7 @@
-"""One table across runs: `python -m src.collect traces/`.
+"""One table across runs, and how much choices matter: `python -m src.collect traces/`.
 
-Reads every run folder beneath a root, writes `collected.csv` there and prints the main effects of each run.
+Reads every run folder beneath a root, writes `collected.csv` there and prints the main effects of each run; draws a
+specification curve of all data that were fitted several times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from src.terminal import console
 from src.trace import write
 
 MAIN = ("att", "total_treated", "spill_treated", "spill_control")
+SEVERAL = 3  # runs, and estimates, from which on a curve is drawn
 TEXT, NUMBERS = ["estimand", "group", "level", "scale"], ["mean", "low", "high", "p_positive"]
 
 
@@ -70,6 +72,26 @@ def read_run(folder: Path) -> pd.DataFrame:
     return table.assign(**front)[[*front, *table.columns]]
 
 
+def curves(root: Path, table: pd.DataFrame) -> list[Path]:
+    """Draw the specification curve of all data of which there are several runs; the files that were written."""
+    from src.curve import draw, specifications
+
+    written = []
+    runs = table.drop_duplicates(["data", "run_id"])
+    for data, part in runs.groupby("data", sort=False):
+        if len(part) < SEVERAL:
+            continue
+        known = set(part["run_id"])
+        folders = [path.parent for path in sorted(root.rglob("comparison.csv")) if path.parent.name in known]
+        found = specifications(folders)
+        if len(found) < SEVERAL:
+            continue
+        written += [root / f"curve_{data}.csv", root / f"curve_{data}.png"]
+        write(found.to_csv(index=False), written[-2])
+        draw(found, str(data), written[-1])
+    return written
+
+
 def main_effects(table: pd.DataFrame) -> Table:
     """The main effects of every run on the outcome scale, one line an effect."""
     printed = Table(title="effects in units of the outcome", title_justify="left")
@@ -96,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     write(table.to_csv(index=False), root / "collected.csv")
     console().print(main_effects(table))
-    console().print(str(root / "collected.csv"), soft_wrap=True)
+    for path in (root / "collected.csv", *curves(root, table)):
+        console().print(str(path), soft_wrap=True)
     return 0
 
 

@@ -5,6 +5,7 @@ data ─▶ exposures ─▶ design ─▶ collapse ─▶ model ─▶ posterio
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import import_module
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from src.kernel import Learned
     from src.nuisance import Errors
     from src.panel import Panel
+    from src.report import Origin
     from src.scrutiny import Scrutiny
 
 TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
@@ -33,7 +35,7 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 def fit(config: Config) -> int:
     """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import diagnose, estimand, report, terminal, trace
+    from src import diagnose, estimand, papers, report, terminal, trace
     from src.answer import answer
     from src.collapse import collapse
     from src.design import build_design
@@ -61,7 +63,15 @@ def fit(config: Config) -> int:
             trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
             beside = scrutinise(
-                *(found, collapsed, shares, twins_of(config), errors.events, config.prior.lead),
+                *(
+                    found,
+                    trace.theta(tree, "prior"),
+                    collapsed,
+                    shares,
+                    twins_of(config),
+                    errors.events,
+                    config.prior.lead,
+                ),
                 *(config.prob, config.seed),
             )
         for name, table in ({"estimands": found.table} | beside.tables).items():
@@ -74,7 +84,10 @@ def fit(config: Config) -> int:
         notes = [*notes, *lacking]
         diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
         with stopwatch(seconds, "report"):
-            page = report.render(config.data.name, config.model.name, panel, found.table, beside, diagnostics, pictures)
+            caption = f"{config.data.name}, model {config.model.name}: {100 * config.prob:g}% intervals"
+            papers.write_tables(folder / "tables", found.table, beside.comparison, caption)
+            about = (config.data.name, config.model.name, panel)
+            page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run))
             trace.write(page, folder / "report.html")
     trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
     write_settings(config, folder)
@@ -291,6 +304,21 @@ def draw(
     drawn = figure.draw_all(folder, tree, table, beside.comparison, beside.figures) if config.figures else ([], [])
     figure.clear(folder, drawn[0])
     return drawn
+
+
+def origin_of(config: Config, run: str) -> Origin:
+    """The command and the settings of a run, and the versions that it ran with."""
+    from importlib.metadata import version
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from src import trace
+    from src.report import Origin
+
+    typed = " ".join(shlex.quote(word) for word in HydraConfig.get().overrides.task)
+    settings = [(name, str(value)) for name, value in posterior_settings(config).items()]
+    known = [*settings, ("code", trace.code_version()), *trace.library_versions().items()]
+    return Origin(f"python -m src.fit {typed}".rstrip(), run, version("hierdid"), known)
 
 
 def as_json(diagnostics: dict) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.compare import is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
+from src.compare import is_fixed, keyed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
 from src.panel import Panel
@@ -49,6 +52,7 @@ def render(
     beside: Scrutiny,
     diagnostics: dict,
     pictures: list[Path],
+    origin: Origin,
 ) -> str:
     """The page, with its figures inside.
 
@@ -65,6 +69,7 @@ def render(
         From `diagnose.diagnose`, with `nuisance` and `notes`.
     pictures : list of Path
         PNG files.
+    origin : Origin
 
     Returns
     -------
@@ -98,13 +103,115 @@ def render(
         has_truth=bool(rows["truth"].notna().any()),
         notes=list(notes),
         fixed=what_is_fixed(int(fixed.sum())),
-        figures=[
-            {"caption": CAPTIONS.get(p.stem, p.stem), "data": b64encode(p.read_bytes()).decode()} for p in pictures
-        ],
+        short=in_short(rows, beside, scale),
+        figures=[pictured(path, table, beside, scale) for path in pictures],
+        command=origin.command,
+        citation=origin.citation(data, model),
+        origin=origin.facts,
         facts=facts(panel, exposures),
         handled=diagnostics["notes"],
         checks=checks(diagnostics),
     )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from.
+
+    Attributes
+    ----------
+    command : str
+        That runs it again.
+    run : str
+    version : str
+        Of hierdid.
+    facts : list of (str, str)
+        Settings and versions of libraries.
+    """
+
+    command: str
+    run: str
+    version: str
+    facts: list[tuple[str, str]]
+
+    def citation(self, data: str, model: str) -> str:
+        """How to cite the run."""
+        return (
+            f"hierdid {self.version}: hierarchical Bayesian difference-in-differences for staggered adoption with "
+            f"spillovers. Model {model} of {data}, run {self.run}."
+        )
+
+
+def in_short(rows: pd.DataFrame, beside: Scrutiny, scale: str) -> list[str]:
+    """The answer in at most three sentences: the average, for whom, and whether classical estimates agree."""
+    sentences = []
+    att = identified(rows, "att")
+    if len(att):
+        row = att.iloc[0]
+        sentences.append(f"Own adoption is estimated to have changed the outcome of adopters by {said(row, scale)}.")
+    others = identified(rows, "spill_control")
+    if len(others):
+        sentences.append(
+            f"Others' adoption changed that of exposed units that did not adopt by {said(others.iloc[0], scale)}."
+        )
+    else:
+        sentences += list(among_first(rows, scale))[:1]
+    agreement = beside.said.get("agreement", ())
+    return [*sentences, *agreement[:1]][:3]
+
+
+def among_first(rows: pd.DataFrame, scale: str) -> Iterator[str]:
+    """How the effect differs between the levels of the first group."""
+    by = identified(rows, "att_by")
+    by = by[~by["group"].str.contains(":", regex=False)]
+    for group, part in by.groupby("group", sort=False):
+        yield from among(str(group), part, rows, scale)
+
+
+def pictured(path: Path, table: pd.DataFrame, beside: Scrutiny, scale: str) -> dict:
+    """A figure with its caption and the numbers that it shows."""
+    head, rows = numbers(path.stem, keyed(table), beside, scale)
+    data = b64encode(path.read_bytes()).decode()
+    return {"caption": CAPTIONS.get(path.stem, path.stem), "data": data, "head": head, "rows": rows}
+
+
+def numbers(name: str, table: pd.DataFrame, beside: Scrutiny, scale: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows, as text, of the table under a figure; empty where it needs none."""
+    here = table[table["scale"] == scale]
+    comparison = keyed(beside.comparison)
+    comparison = comparison[comparison["scale"] == scale]
+    chosen: dict[str, tuple[pd.DataFrame, list[str]]] = {
+        "subgroups": (here[here["estimand"] == "att_by"], ["group", "level", "mean", "low", "high", "n_units"]),
+        "event_study": (
+            here[here["estimand"].isin(["lead", "att_event"])],
+            ["level", "mean", "low", "high", "n_units"],
+        ),
+        "spillovers": (
+            here[here["estimand"].isin(["spill_per_pp", *MEANING])],
+            ["estimand", "group", "level", "mean", "low", "high"],
+        ),
+        "distances": (here[here["estimand"] == "spill_at"], ["level", "mean", "low", "high", "n_units"]),
+        "comparison": (
+            comparison[comparison["estimand"].isin(["att", "att_cohort"])],
+            ["estimand", "level", "estimator", "estimate", "low", "high"],
+        ),
+        "weights": (beside.tables.get("weights", pd.DataFrame()), ["cell", "weight", "share", "n_obs"]),
+        "sensitivity": (
+            beside.tables.get("sensitivity", pd.DataFrame()),
+            ["method", "bound", "mean", "low", "high", "p_positive"],
+        ),
+    }
+    frame, columns = chosen.get(name, (pd.DataFrame(), []))
+    return columns, [[cell(value) for value in row] for row in frame[columns].to_numpy(dtype=object)] if len(
+        frame
+    ) else []
+
+
+def cell(value: object) -> str:
+    """A value of a table as text."""
+    if isinstance(value, float):
+        return ABSENT if np.isnan(value) else f"{value:,.4g}"
+    return str(value)
 
 
 def split(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -189,7 +296,7 @@ def answers(
     yield "What did adoption do to the others?", on_others(rows, spills, scale)
     comparison = beside.comparison
     theirs = comparison[(comparison["scale"] == scale) & (comparison["estimand"] == "att")]
-    theirs = theirs[(theirs["estimator"] != model) & np.isfinite(theirs["estimate"])]
+    theirs = theirs[~theirs["estimator"].str.startswith(model) & np.isfinite(theirs["estimate"])]
     if len(theirs):
         yield (
             "What do classical estimators say of the same average?",
@@ -431,3 +538,30 @@ def checks(diagnostics: dict) -> list[tuple[str, str]]:
 def plain(value: object) -> str:
     """A nuisance number as text."""
     return f"{value:.4g}" if isinstance(value, float | int) else str(value)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rebuild the tables, figures and report of a run from its kept posterior; 2 where there is no run.
+
+    The run's own settings are composed again from what was typed, so that nothing is sampled unless the code that
+    determines a posterior has changed: then the folder is left as it is and `src.fit` says so.
+    """
+    from omegaconf import OmegaConf
+
+    parser = argparse.ArgumentParser(prog="python -m src.report", description="Rebuild a report without refitting.")
+    parser.add_argument("folder", type=Path, help="of a run, as traces/<data>/<model>/<run_id>")
+    folder = parser.parse_args(arguments).folder
+    typed = folder / ".hydra" / "overrides.yaml"
+    if not typed.is_file():
+        print(f"error: {folder} holds no run: name a folder that python -m src.fit has written", file=sys.stderr)
+        return 2
+    from src.command import command
+    from src.fit import fit
+
+    own = [str(word) for word in OmegaConf.load(typed) if not str(word).startswith(("refit=", "hydra."))]
+    sys.argv[1:] = [*own, f"hydra.run.dir={folder}"]
+    command(fit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,13 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, figure, predictive, sensitivity, weights
+from src import agree, compare, estimand, figure, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
+from src.estimand import Scale
+from src.panel import Panel
 
 BEYOND = float("inf")
+LOUD = 0.5  # posterior SD of the average effect over its prior SD
+FAR = 2.0  # prior SDs
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Scrutiny:
 
 def scrutinise(
     answer: Answer,
+    prior: xr.DataArray,
     collapsed: Collapsed,
     shares: dict[str, np.ndarray],
     estimators: Iterable[str],
@@ -61,6 +67,8 @@ def scrutinise(
     Parameters
     ----------
     answer : Answer
+    prior : DataArray, dims (chain, draw, column)
+        Draws of the coefficients from their prior, in units of the outcome.
     collapsed : Collapsed
     shares : dict of str to array, shape (row,)
         Exposures.
@@ -77,7 +85,11 @@ def scrutinise(
     comparison = compare.compare(answer.tables, panel, shares, prob, estimators)
     agreement = agree.agreement(comparison, model)
     tables = {"comparison": comparison, "agreement": agreement}
-    said = {"agreement": list(agree.in_words(agreement, comparison, panel, model)), "warnings": []}
+    said = {"agreement": list(agree.in_words(agreement, comparison, panel, model))}
+    said["warnings"] = [
+        *loud_prior(answer.scales["log" if events else "outcome"], prior, collapsed),
+        *nobody_left(panel),
+    ]
     record: dict = {}
     figures: dict[str, Callable[[], Figure | None]] = {"comparison": lambda: agree.draw(comparison, model)}
     if events:
@@ -108,3 +120,29 @@ def scrutinise(
         unit = "log points" if events or panel.is_log else "units of the outcome"
         figures["sensitivity"] = lambda: sensitivity.draw(table, breakdown, unit)
     return Scrutiny(tables, said, record, figures)
+
+
+def loud_prior(posterior: Scale, prior: xr.DataArray, collapsed: Collapsed) -> list[str]:
+    """A warning where the prior of the average effect is narrow beside what the data say, or far from it."""
+    att, labels = posterior.found[0], collapsed.regression.design.all_labels
+    drawn = estimand.draw_estimands(prior, labels, [att]).ravel()
+    values = posterior.draws[..., 0].ravel()
+    if not att.identified or not np.isfinite(values).all():
+        return []
+    share, away = values.std() / drawn.std(), abs(values.mean() - drawn.mean()) / drawn.std()
+    if share < LOUD and away < FAR:
+        return []
+    return [
+        f"The prior speaks loudly: the average effect has prior SD {drawn.std():.3g} and posterior SD "
+        f"{values.std():.3g}, its posterior mean is {away:.1f} prior SDs from the prior's. See what prior=wide makes of it."
+    ]
+
+
+def nobody_left(panel: Panel) -> list[str]:
+    """A warning where every unit adopts in the end."""
+    if not np.isfinite(panel.cohort).all():
+        return []
+    return [
+        "Every unit adopts in the end: effects are told from who adopts later, those long after adoption from hardly "
+        "anybody, and a trend over event time common to all cohorts is not told from a trend over time."
+    ]

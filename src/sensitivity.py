@@ -42,9 +42,9 @@ from src.staggered import event_sets, relative_cells
 
 KAPPAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 FINE = np.arange(0.0, 5.01, 0.05)  # in which the breakdown is looked for
-MAGNITUDES = (0.5, 1.0, 1.5, 2.0)
+MAGNITUDES = (0.5, 1.0, 2.0)
 LEADS = 5  # of the classical event study: relative magnitudes look at the largest of them
-GRID = 200  # candidate values that an interval of relative magnitudes is built of
+GRID = 100  # candidate values that an interval of relative magnitudes is built of
 DRAWS = 4000
 SIGMAS = 60
 COLUMNS = ["method", "bound", "mean", "low", "high", "prob", "p_positive"]
