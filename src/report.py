@@ -196,6 +196,14 @@ def numbers(name: str, table: pd.DataFrame, beside: Scrutiny, scale: str) -> tup
             ["estimand", "level", "estimator", "estimate", "low", "high"],
         ),
         "weights": (beside.tables.get("weights", pd.DataFrame()), ["cell", "weight", "share", "n_obs"]),
+        "predictive": (
+            beside.tables.get("predictive", pd.DataFrame()),
+            ["kind", "statistic", "observed", "mean", "low", "high", "tail"],
+        ),
+        "trace": (
+            here[here["estimand"].isin(["att", "contrast", "spill_per_pp", *MEANING])],
+            ["estimand", "group", "level", "r_hat", "ess_bulk", "ess_tail"],
+        ),
         "sensitivity": (
             beside.tables.get("sensitivity", pd.DataFrame()),
             ["method", "bound", "mean", "low", "high", "p_positive"],

@@ -31,7 +31,7 @@ class Scrutiny:
     Attributes
     ----------
     tables : dict of str to DataFrame
-        By file: comparison, agreement, weights, bacon, sensitivity.
+        By file: comparison, agreement, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
         Sentences by subject: agreement, weights, trends, and warnings, which come first wherever they are shown.
     record : dict
@@ -94,6 +94,7 @@ def scrutinise(
     figures: dict[str, Callable[[], Figure | None]] = {"comparison": lambda: agree.draw(comparison, model)}
     if events:
         predicted = predictive.check(collapsed, answer.theta, seed)
+        tables["predictive"] = predicted[0]
         record |= predictive.record(predicted)
         said["warnings"] += record["surprises"]
         figures["predictive"] = lambda: figure.predictive(*predicted)
@@ -134,7 +135,7 @@ def loud_prior(posterior: Scale, prior: xr.DataArray, collapsed: Collapsed) -> l
         return []
     return [
         f"The prior speaks loudly: the average effect has prior SD {drawn.std():.3g} and posterior SD "
-        f"{values.std():.3g}, its posterior mean is {away:.1f} prior SDs from the prior's. See what prior=wide makes of it."
+        f"{values.std():.3g}, its posterior mean is {away:.1f} prior SDs from the prior's. Compare with prior=wide."
     ]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from src import collect, fit
+from src import collect, fit, report
 from src.check import check
 from src.command import command
 from src.config import Config
@@ -117,6 +117,24 @@ def test_run_folder_keeps_the_contract(run):
         assert not [dim for dim in dims if "_dim_" in dim]
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert list((folder / "figures").glob("*.png"))
+
+
+def test_a_report_is_rebuilt_without_sampling(copied, monkeypatch):
+    posterior, page = copied / "posterior.nc", copied / "report.html"
+    before = posterior.stat().st_mtime_ns
+    page.unlink()
+    monkeypatch.setattr("sys.argv", ["report"])
+    with pytest.raises(SystemExit) as stopped:
+        report.main([str(copied)])
+    assert stopped.value.code in (0, 3)
+    assert page.is_file()
+    assert posterior.stat().st_mtime_ns == before
+    assert f"hydra.run.dir={copied}" in page.read_text()
+
+
+def test_a_folder_without_a_run_has_no_report(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_labels_that_look_missing_survive(run):
