@@ -129,7 +129,8 @@ def test_a_report_is_rebuilt_without_sampling(copied, monkeypatch):
     assert stopped.value.code in (0, 3)
     assert page.is_file()
     assert posterior.stat().st_mtime_ns == before
-    assert f"hydra.run.dir={copied}" in page.read_text()
+    assert "python -m src.fit" in page.read_text()
+    assert "data.cohort=" in page.read_text()
 
 
 def test_a_folder_without_a_run_has_no_report(tmp_path, capsys):
