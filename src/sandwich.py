@@ -22,14 +22,14 @@ from src.rates import all_coefficients
 from src.scores import information, scores
 
 CLUSTERED = "_clustered"  # ends the name of the model's rows with such intervals
-LEAST = 0.01  # of a posterior variance, where Monte Carlo error leaves less than nothing
 
 
 def clustered(collapsed: Collapsed, theta: xr.DataArray, draws: np.ndarray, seed: int) -> np.ndarray:
     """Standard errors of estimands whose uncertainty from the data is that of the scores of units, shape (estimand,).
 
     With c the covariance of an estimand and the coefficients, its variance less c'A c plus sum_i (c't_i)^2. Squares
-    take one factor from each half of the chains, whose errors are independent: Monte Carlo error does not add up.
+    take one factor from each half of the chains, whose errors are independent: Monte Carlo error does not add up. Never
+    below the SD of the draws.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def clustered(collapsed: Collapsed, theta: xr.DataArray, draws: np.ndarray, seed
     told, robust = (first * (a @ second)).sum(axis=0), ((t @ first) * (t @ second)).sum(axis=0)
     variance = flat.var(axis=0, ddof=1)
     units = len(t)
-    return np.sqrt(np.maximum(variance - told + (units - 1) / units * robust, LEAST * variance))
+    return np.sqrt(np.maximum(variance - told + (units - 1) / units * robust, variance))
 
 
 def with_clustered_errors(
