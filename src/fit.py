@@ -40,7 +40,7 @@ def fit(config: Config) -> int:
     from src.collapse import collapse
     from src.design import build_design
     from src.sample import stopwatch
-    from src.scrutiny import scrutinise
+    from src.scrutiny import Given, scrutinise
 
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "total"):
@@ -62,22 +62,13 @@ def fit(config: Config) -> int:
             outcomes = estimand.dataset(found.scales["outcome"])
             trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
-            beside = scrutinise(
-                *(
-                    found,
-                    trace.theta(tree, "prior"),
-                    collapsed,
-                    shares,
-                    twins_of(config),
-                    errors.events,
-                    config.prior.lead,
-                ),
-                *(config.prob, config.seed),
-            )
+            facts = (twins_of(config), errors.events, config.prior.lead, config.prob, config.seed)
+            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, shares, *facts))
         for name, table in ({"estimands": found.table} | beside.tables).items():
             trace.write(table.to_csv(index=False), folder / f"{name}.csv")
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)
+        lacking = [*beside.said.get("handled", ()), *lacking]
         terminal.handled(lacking)
         nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
         nuisance |= collapsed.nuisance.record(collapsed.s, len(panel.periods))
@@ -157,11 +148,11 @@ def unpooled(config: Config, regression: Regression) -> tuple[str, ...]:
     return ("cell",) if config.model.cells == "cohort_time" else (groups,)
 
 
-def twins_of(config: Config) -> list[str]:
+def twins_of(config: Config) -> tuple[str, ...]:
     """The classical estimators that were asked for, else those that go with the likelihood."""
     from src.config import LINEAR, OF_COUNTS
 
-    return list(
+    return tuple(
         (OF_COUNTS if counts_events(config.likelihood) else LINEAR) if config.estimators is None else config.estimators
     )
 

@@ -5,7 +5,7 @@ Answer, Panel ─▶ comparison ─▶ agreement, weights;  leads ─▶ sensiti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from src.collapse import Collapsed
 from src.estimand import Scale
 from src.panel import Panel
 
-BEYOND = float("inf")
+Figures = dict[str, Callable[[], Figure | None]]
 LOUD = 0.5  # posterior SD of the average effect over its prior SD
 FAR = 2.0  # prior SDs
 
@@ -33,7 +33,8 @@ class Scrutiny:
     tables : dict of str to DataFrame
         By file: comparison, agreement, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
-        Sentences by subject: agreement, weights, trends, and warnings, which come first wherever they are shown.
+        Sentences by subject: agreement, weights, trends; warnings, which come first wherever they are shown; handled, what
+        could not be had.
     record : dict
         For diagnostics.json.
     figures : dict of str to callable
@@ -43,7 +44,7 @@ class Scrutiny:
     tables: dict[str, pd.DataFrame]
     said: dict[str, list[str]] = field(default_factory=dict)
     record: dict = field(default_factory=dict)
-    figures: dict[str, Callable[[], Figure | None]] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
 
     @property
     def comparison(self) -> pd.DataFrame:
@@ -51,20 +52,11 @@ class Scrutiny:
         return self.tables["comparison"]
 
 
-def scrutinise(
-    answer: Answer,
-    prior: xr.DataArray,
-    collapsed: Collapsed,
-    shares: dict[str, np.ndarray],
-    estimators: Iterable[str],
-    events: bool,
-    slope_sd: float,
-    prob: float,
-    seed: int,
-) -> Scrutiny:
-    """Everything that a run says beside its posterior.
+@dataclass(frozen=True)
+class Given:
+    """What everything beside the posterior starts from.
 
-    Parameters
+    Attributes
     ----------
     answer : Answer
     prior : DataArray, dims (chain, draw, column)
@@ -72,7 +64,7 @@ def scrutinise(
     collapsed : Collapsed
     shares : dict of str to array, shape (row,)
         Exposures.
-    estimators : iterable of str
+    estimators : tuple of str
         Keys of `src.estimators.ESTIMATORS`.
     events : bool
         The outcome is a count.
@@ -81,46 +73,106 @@ def scrutinise(
     prob : float
     seed : int
     """
-    panel, model = collapsed.regression.panel, next(iter(answer.tables))
-    comparison = compare.compare(answer.tables, panel, shares, prob, estimators)
+
+    answer: Answer
+    prior: xr.DataArray
+    collapsed: Collapsed
+    shares: dict[str, np.ndarray]
+    estimators: tuple[str, ...]
+    events: bool
+    slope_sd: float
+    prob: float
+    seed: int
+
+    @property
+    def panel(self) -> Panel:
+        """The panel."""
+        return self.collapsed.regression.panel
+
+    @property
+    def additive(self) -> Scale:
+        """The estimands on the scale on which effects add up."""
+        return self.answer.scales["log" if self.events else "outcome"]
+
+
+def scrutinise(given: Given) -> Scrutiny:
+    """Everything that a run says beside its posterior; what cannot be had is said, and the rest goes on."""
+    found = compared(given)
+    others = (
+        {"replicates of the data": replicated} if given.events else {"what two-way fixed effects average": averaged}
+    )
+    for subject, piece in (others | {"violations of parallel trends": violations}).items():
+        found = together(found, attempted(subject, piece, given))
+    return found
+
+
+def attempted(subject: str, piece: Callable[[Given], Scrutiny], given: Given) -> Scrutiny:
+    """The piece, or a line on why it could not be had: a library may refuse what the model does not."""
+    try:
+        return piece(given)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Scrutiny({}, {"handled": [f"{subject}: could not be computed ({reason})"]})
+
+
+def together(one: Scrutiny, two: Scrutiny) -> Scrutiny:
+    """Both."""
+    said = {subject: [*one.said.get(subject, []), *two.said.get(subject, [])] for subject in (one.said | two.said)}
+    return Scrutiny(one.tables | two.tables, said, one.record | two.record, one.figures | two.figures)
+
+
+def compared(given: Given) -> Scrutiny:
+    """Classical estimates, and whether they agree."""
+    answer, panel, model = given.answer, given.panel, next(iter(given.answer.tables))
+    comparison = compare.compare(answer.tables, panel, given.shares, given.prob, given.estimators)
     agreement = agree.agreement(comparison, model)
+    said = {
+        "agreement": list(agree.in_words(agreement, comparison, panel, model)),
+        "warnings": [*loud_prior(given.additive, given.prior, given.collapsed), *nobody_left(panel)],
+    }
     tables = {"comparison": comparison, "agreement": agreement}
-    said = {"agreement": list(agree.in_words(agreement, comparison, panel, model))}
-    said["warnings"] = [
-        *loud_prior(answer.scales["log" if events else "outcome"], prior, collapsed),
-        *nobody_left(panel),
-    ]
-    record: dict = {}
-    figures: dict[str, Callable[[], Figure | None]] = {"comparison": lambda: agree.draw(comparison, model)}
-    if events:
-        predicted = predictive.check(collapsed, answer.theta, seed)
-        tables["predictive"] = predicted[0]
-        record |= predictive.record(predicted)
-        said["warnings"] += record["surprises"]
-        figures["predictive"] = lambda: figure.predictive(*predicted)
-    else:
-        cells, pairs = weights.cell_weights(panel), weights.comparisons(panel)
-        tables |= {"weights": cells, "bacon": pairs}
-        said["weights"] = list(weights.sentences(cells, pairs))
-        figures["weights"] = lambda: weights.draw(cells, pairs)
-    if answer.leads is not None and "-2" in [a.level for a in answer.leads.found if a.identified]:
-        of_model = answer.scales["log" if events else "outcome"]
-        event_times = np.array([int(a.level) for a in of_model.found if a.estimand == "att_event"])
-        share = collapsed.regression.design.rows_per_event_time
-        parallel, violated = sensitivity.violated(
-            answer.leads, event_times, share, collapsed.s, slope_sd * collapsed.s, seed
-        )
-        table, breakdown = sensitivity.table(parallel, violated, prob)
-        if not events:
-            table = pd.concat([table, sensitivity.honest(panel, prob)], ignore_index=True)
-        tables["sensitivity"] = table
-        record |= answer.leads.record() | {"breakdown_kappa": None if breakdown == BEYOND else breakdown}
-        said["trends"] = [answer.leads.in_words(), *sensitivity.in_words(table, breakdown)]
-        if answer.leads.speaks_against():
-            said["warnings"].append(answer.leads.in_words())
-        unit = "log points" if events or panel.is_log else "units of the outcome"
-        figures["sensitivity"] = lambda: sensitivity.draw(table, breakdown, unit)
-    return Scrutiny(tables, said, record, figures)
+    return Scrutiny(tables, said, figures={"comparison": lambda: agree.draw(comparison, model)})
+
+
+def replicated(given: Given) -> Scrutiny:
+    """Counts drawn from the model."""
+    predicted = predictive.check(given.collapsed, given.answer.theta, given.seed)
+    record = predictive.record(predicted)
+    figures: Figures = {"predictive": lambda: figure.predictive(*predicted)}
+    return Scrutiny({"predictive": predicted[0]}, {"warnings": record["surprises"]}, record, figures)
+
+
+def averaged(given: Given) -> Scrutiny:
+    """What the two-way fixed effects coefficient averages."""
+    cells, pairs = weights.cell_weights(given.panel), weights.comparisons(given.panel)
+    said = {"weights": list(weights.sentences(cells, pairs))}
+    return Scrutiny({"weights": cells, "bacon": pairs}, said, figures={"weights": lambda: weights.draw(cells, pairs)})
+
+
+def violations(given: Given) -> Scrutiny:
+    """Leads, and the average effect where trends are not parallel; empty where no lead is identified."""
+    leads, collapsed = given.answer.leads, given.collapsed
+    if leads is None or "-2" not in [a.level for a in leads.found if a.identified]:
+        return Scrutiny({})
+    event_times = np.array([int(a.level) for a in given.additive.found if a.estimand == "att_event"])
+    share, slope_sd = collapsed.regression.design.rows_per_event_time, given.slope_sd * collapsed.s
+    draws = sensitivity.violated(leads, event_times, share, collapsed.s, slope_sd, given.seed)
+    table, breakdown = sensitivity.table(*draws, given.prob)
+    said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown)]}
+    said["warnings"] = [leads.in_words()] if leads.speaks_against() else []
+    if not given.events:
+        classical = attempted("HonestDiD", bounded, given)
+        table = pd.concat([table, *classical.tables.values()], ignore_index=True)
+        said |= classical.said
+    unit = "log points" if given.events or given.panel.is_log else "units of the outcome"
+    record = leads.record() | {"breakdown_kappa": None if np.isinf(breakdown) else breakdown}
+    figures: Figures = {"sensitivity": lambda: sensitivity.draw(table, breakdown, unit)}
+    return Scrutiny({"sensitivity": table}, said, record, figures)
+
+
+def bounded(given: Given) -> Scrutiny:
+    """The classical counterpart."""
+    return Scrutiny({"bounds": sensitivity.honest(given.panel, given.prob)})
 
 
 def loud_prior(posterior: Scale, prior: xr.DataArray, collapsed: Collapsed) -> list[str]:

@@ -207,9 +207,9 @@ def test_estimators_are_those_that_there_are():
     from src.fit import twins_of
 
     assert list(FUNCTIONS) == list(ESTIMATORS)
-    assert twins_of(composed()) == ["twfe", "twfe_exposures", "etwfe", "cs", "sunab", "bjs"]
-    assert twins_of(composed("likelihood=poisson")) == ["poisson_twfe", "poisson_twfe_exposures", "poisson_etwfe"]
-    assert twins_of(composed("likelihood=poisson", "estimators=[twfe]")) == ["twfe"]
+    assert twins_of(composed()) == ("twfe", "twfe_exposures", "etwfe", "cs", "sunab", "bjs")
+    assert twins_of(composed("likelihood=poisson")) == ("poisson_twfe", "poisson_twfe_exposures", "poisson_etwfe")
+    assert twins_of(composed("likelihood=poisson", "estimators=[twfe]")) == ("twfe",)
 
 
 def test_the_largest_seed_draws():

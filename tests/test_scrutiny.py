@@ -10,7 +10,7 @@ from src.average import Average
 from src.collapse import collapse
 from src.design import build_design
 from src.estimand import Scale
-from src.scrutiny import loud_prior, nobody_left
+from src.scrutiny import Scrutiny, attempted, loud_prior, nobody_left, together
 from tests.test_figure import EVERYTHING, beside_of, table_of
 from tests.test_report import DIAGNOSTICS, ORIGIN, report
 from tests.worlds import staggered
@@ -55,3 +55,12 @@ def test_problems_and_warnings_stand_on_the_first_screen():
     first = page.index('id="answers"')
     for word in (*warnings, "7 divergent transitions"):
         assert 0 < page.index(word) < first
+
+
+def test_what_a_library_refuses_is_said_and_the_rest_goes_on():
+    def refused(given):
+        raise ValueError("no\n  comparison")
+
+    found = together(Scrutiny({"comparison": table_of(EVERYTHING)}, {"warnings": ["a"]}), attempted("x", refused, None))
+    assert list(found.tables) == ["comparison"]
+    assert found.said == {"warnings": ["a"], "handled": ["x: could not be computed (ValueError: no comparison)"]}
