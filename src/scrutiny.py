@@ -33,8 +33,8 @@ class Scrutiny:
     tables : dict of str to DataFrame
         By file: comparison, agreement, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
-        Sentences by subject: agreement, weights, trends; warnings, which come first wherever they are shown; handled, what
-        could not be had.
+        Sentences by subject: agreement, weights, trends; warnings, which come first wherever they are shown; handled,
+        what could not be had.
     record : dict
         For diagnostics.json.
     figures : dict of str to callable
