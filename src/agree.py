@@ -5,7 +5,7 @@
     same_sign    posterior mean and estimate are on one side of zero
 
 Words never claim more than that: a reason is named where the run itself shows it (weights, exposures left out, few
-adopters, zeros), as a likely one.
+adopters), as a likely one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.compare import TWINS, keyed, readable_scale
+from src.compare import CLOSEST_FIRST, TWINS, keyed, readable_scale
 from src.figure import ENDS, MODEL, TRUTH, WIDTH, finish, sensible_limits, shorten
-from src.panel import Panel, some
+from src.panel import some
 
 FAR = 2.0  # standard errors
-MANY_ZEROS = 0.1
 SHOWN = ("att", "att_by", "att_cohort")
 MOST_ROWS = 12
 MARKS = ("#e07b1a", "#8a8a8a", "#b5403a", "#2b8a6e", "#7a5aa6", "#c7a42b", "#d9828f", "#4f9bd0")
@@ -53,7 +52,7 @@ def agreement(comparison: pd.DataFrame, model: str) -> pd.DataFrame:
     return others.assign(distance=distance, width_ratio=ratio, same_sign=same)[COLUMNS].reset_index(drop=True)
 
 
-def in_words(table: pd.DataFrame, comparison: pd.DataFrame, panel: Panel, model: str) -> Iterator[str]:
+def in_words(table: pd.DataFrame, comparison: pd.DataFrame, model: str) -> Iterator[str]:
     """A short paragraph on the average effect and on the subgroups, a sentence each.
 
     Parameters
@@ -61,7 +60,6 @@ def in_words(table: pd.DataFrame, comparison: pd.DataFrame, panel: Panel, model:
     table : DataFrame
         From `agreement`.
     comparison : DataFrame
-    panel : Panel
     model : str
     """
     scale = readable_scale(comparison)
@@ -81,30 +79,32 @@ def in_words(table: pd.DataFrame, comparison: pd.DataFrame, panel: Panel, model:
     )
     if len(far):
         yield f"More than {FAR:g} standard errors away: {some(far['estimator'], 8)}."
-        yield from reasons(far, comparison, panel)
+        yield from reasons(far, comparison)
+    order = {name: k for k, name in enumerate(CLOSEST_FIRST)}
     by = mine[(mine["estimand"] == "att_by") & ~mine["group"].str.contains(":", regex=False)]
+    by = by[by["estimator"].isin(order)].sort_values("estimator", key=lambda name: name.map(order), kind="stable")
     for group, part in by.groupby("group", sort=False):
         nearest = part.drop_duplicates(["level"])
         away = nearest[nearest["distance"].abs() > FAR]
+        twins = some(dict.fromkeys(nearest["estimator"]), 4)
         yield (
-            f"By {group}: {len(away)} of {len(nearest)} levels lie more than {FAR:g} standard errors from the unpooled "
-            f"estimate, and the interval is {nearest['width_ratio'].median():.2f} times as wide (median)"
-            + (": levels of few adopters are drawn towards the others." if len(away) else ".")
+            f"By {group}, against {twins}: {len(away)} of {len(nearest)} levels lie more than {FAR:g} standard errors "
+            f"away, and intervals are {nearest['width_ratio'].median():.2f} times as wide (median)."
         )
 
 
-def reasons(far: pd.DataFrame, comparison: pd.DataFrame, panel: Panel) -> Iterator[str]:
+def reasons(far: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[str]:
     """Likely reasons for a distance that this run itself shows."""
     here = (comparison["estimand"] == "att") & comparison["estimator"].isin(far["estimator"])
     notes = comparison.loc[here, "note"].astype(str)
     if notes.str.contains("spillovers are left out").any():
         yield "Likely reason: they leave spillovers out, which the model has."
     if notes.str.contains("weights of the regression").any():
-        yield "Likely reason: they average with the weights of the regression, not by rows (see weights.csv)."
+        yield "Likely reason: they average with the weights of the regression, not by rows."
+    if notes.str.contains("fixed effects by period").any():
+        yield "Likely reason: they leave out the effects of level and period that the model has."
     if notes.str.contains("cross-sections").any():
         yield "Likely reason: units that are not seen in every period are compared as different units."
-    if panel.is_log and np.mean(panel.outcome == 0) > MANY_ZEROS:
-        yield "Where many outcomes are zero, effects on a logarithm depend on its unit, and weights then matter more."
 
 
 def draw(comparison: pd.DataFrame, model: str) -> Figure | None:

@@ -5,7 +5,7 @@ tree, Collapsed ─▶ averages, draws ─▶ scales ─▶ tables by the name t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ import xarray as xr
 
 from models.inputs import Priors
 from src import compare, estimand, sandwich, trace
-from src.average import Average
 from src.collapse import Collapsed
 from src.estimand import Scales
 from src.leads import Leads, leads_of
@@ -68,7 +67,9 @@ def answer(
     is_log = collapsed.regression.panel.is_log
     found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(theta))
     draws = estimand.draw_estimands(theta, labels, found)
-    leads = leads_of(collapsed, theta, of_event_times(found, draws), priors)
+    events = [replace(average, identified=True) for average in found if average.estimand == "att_event"]
+    path = estimand.draw_estimands(theta, labels, events)  # what is not identified weighs in the average, too
+    leads = leads_of(collapsed, theta, path, priors, residual_sd(tree, collapsed))
     if leads is not None:
         found = [*found, *leads.found]
         chains, per_chain = draws.shape[:2]
@@ -80,7 +81,8 @@ def answer(
     tables = {name: estimand.table(scales, prob)}
     if errors.events and errors.scale == "none":
         clustered = sandwich.with_clustered_errors(tables[name], scales, collapsed, theta, prob, seed)
-        tables[name + sandwich.CLUSTERED] = clustered
+        # leads are no function of the draws of the coefficients
+        tables[name + sandwich.CLUSTERED] = clustered[clustered["estimand"] != "lead"]
     if "common_scale" in tree.children:
         own = found[: len(found) - (len(leads.found) if leads else 0)]
         rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, own)
@@ -88,6 +90,7 @@ def answer(
     return Answer(tables, scales, theta, leads)
 
 
-def of_event_times(found: list[Average], draws: np.ndarray) -> np.ndarray:
-    """Draws of the effect at each event time, those that are not identified too: nothing here is shown."""
-    return np.nan_to_num(draws[..., [average.estimand == "att_event" for average in found]])
+def residual_sd(tree: xr.DataTree, collapsed: Collapsed) -> float:
+    """sigma in units of the outcome: its posterior mean where it was sampled, else s."""
+    posterior = tree["posterior"].to_dataset()
+    return float(posterior["sigma"].mean()) if "sigma" in posterior else collapsed.s

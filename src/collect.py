@@ -74,21 +74,27 @@ def read_run(folder: Path) -> pd.DataFrame:
 
 def curves(root: Path, table: pd.DataFrame) -> list[Path]:
     """Draw the specification curve of all data of which there are several runs; the files that were written."""
+    from omegaconf import OmegaConf
+
     from src.curve import draw, specifications
 
     written = []
-    runs = table.drop_duplicates(["data", "run_id"])
-    for data, part in runs.groupby("data", sort=False):
-        if len(part) < SEVERAL:
+    known = set(zip(table["data"], table["run_id"], strict=True))
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("comparison.csv")):
+        config = path.parent / ".hydra" / "config.yaml"
+        data = str(OmegaConf.load(config).data.name) if config.is_file() else ""
+        if (data, path.parent.name) in known:
+            folders.setdefault(data, []).append(path.parent)
+    for data, mine in folders.items():
+        if len(mine) < SEVERAL:
             continue
-        known = set(part["run_id"])
-        folders = [path.parent for path in sorted(root.rglob("comparison.csv")) if path.parent.name in known]
-        found = specifications(folders)
+        found = specifications(mine)
         if len(found) < SEVERAL:
             continue
         written += [root / f"curve_{data}.csv", root / f"curve_{data}.png"]
         write(found.to_csv(index=False), written[-2])
-        draw(found, str(data), written[-1])
+        draw(found, data, written[-1])
     return written
 
 

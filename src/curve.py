@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from src.compare import COMMON
 from src.figure import CLASSICAL, DPI, MODEL, STYLE, finish, shorten
+from src.sandwich import CLUSTERED
 from src.trace import whole
 
 IGNORED = (
@@ -47,14 +49,16 @@ def specifications(folders: list[Path], estimand: str = "att") -> pd.DataFrame:
     from omegaconf import OmegaConf
 
     rows = []
-    for folder in folders:
+    tables = {folder: pd.read_csv(folder / "comparison.csv", dtype={"group": str, "level": str}) for folder in folders}
+    percent = all((table["scale"] == "percent").any() for table in tables.values())  # one scale for all
+    for folder, table in tables.items():
         settings: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
         choices = {name: str(value) for name, value in flat(settings).items() if not name.startswith(IGNORED)}
-        table = pd.read_csv(folder / "comparison.csv", dtype={"group": str, "level": str})
-        scale = "percent" if (table["scale"] == "percent").any() else "outcome"
+        scale = "percent" if percent else "outcome"
         mine = table[(table["estimand"] == estimand) & (table["scale"] == scale) & table["group"].isna()]
         model = str(settings["model"]["name"])
-        for _, row in mine[mine["estimate"].notna() & mine["se"].notna()].iterrows():
+        own = mine["estimator"].str.endswith((COMMON, CLUSTERED))  # the model's under other errors: neither
+        for _, row in mine[mine["estimate"].notna() & mine["se"].notna() & ~own].iterrows():
             is_model = row["estimator"] == model
             known = {k: "" if not is_model and k.startswith(MODELS_ONLY) else v for k, v in choices.items()}
             numbers = {name: float(row[name]) for name in ("estimate", "low", "high")}

@@ -26,7 +26,7 @@ from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
 
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
-FIRST_LEAD, MOST_LEADS = -2, 8  # against the last period before adoption; earlier rows belong to the farthest
+MOST_LEADS = 8  # against the last period before adoption; earlier rows belong to the farthest
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
 
 
@@ -174,7 +174,7 @@ def regression_of(
         if 0 < len(later) < len(treated):
             add("trait_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
 
-    before = np.flatnonzero(np.isfinite(panel.row_cohort) & (panel.event_time <= FIRST_LEAD))
+    before = np.flatnonzero(np.isfinite(panel.row_cohort) & ~panel.treated & (panel.time != last_before(panel)))
     if len(before):
         ahead = np.maximum(panel.event_time[before].astype(int), -MOST_LEADS)
         first, code = np.unique(ahead, return_inverse=True)
@@ -219,6 +219,16 @@ def regression_of(
     design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
     return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface, onset)
+
+
+def last_before(panel: Panel) -> np.ndarray:
+    """Last period before adoption in which the cohort of each row is seen, shape (row,); -1 where there is none."""
+    last = np.full(len(panel.time), -1)
+    for g in np.unique(panel.cohort[np.isfinite(panel.cohort)]):
+        mine = panel.row_cohort == g
+        earlier = panel.time[mine & (panel.time < g)]
+        last[mine] = earlier.max() if len(earlier) else -1
+    return last
 
 
 def by_level(panel: Panel, group: str, value: np.ndarray) -> tuple[tuple[str, ...], sp.csr_array]:

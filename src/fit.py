@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from src.report import Origin
     from src.scrutiny import Scrutiny
 
+TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive")  # that not every run has
 TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
 PATHS = ("path", "package", "file", "loader", "parameters")
 
@@ -64,7 +65,10 @@ def fit(config: Config) -> int:
         with stopwatch(seconds, "compare"):
             facts = (twins_of(config), errors.events, config.prior.lead, config.prob, config.seed)
             beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, shares, *facts))
-        for name, table in ({"estimands": found.table} | beside.tables).items():
+        tables = {"estimands": found.table} | beside.tables
+        for name in set(TABLES) - set(tables):  # of an earlier run of other settings
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+        for name, table in tables.items():
             trace.write(table.to_csv(index=False), folder / f"{name}.csv")
         with stopwatch(seconds, "figure"):
             pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)

@@ -1,15 +1,17 @@
 """Effects before adoption: what adopters were off the others by, and what that says of parallel trends.
 
-    y_it = ... + sum over leads e of 1{e_it = e} lead_e + ...,    lead_e ~ Normal(0, priors.lead),    e = -1: none
+    y_it = ... + sum over leads e of 1{e_it = e} lead_e + ...,    lead_e ~ Normal(0, priors.lead),    base: none
 
-The model itself has no leads, so that its effects compare with all periods before adoption. Its posterior is therefore
-one given lead = 0, and what it would be with leads follows from draws of theta without sampling again. With G and m
-the evidence of leads and theta and a = G_lead,theta theta,
+The base is the last period before adoption in which a cohort is seen. The model itself has no leads: its effects
+compare with all periods before adoption. Its posterior is therefore one given lead = 0, and what it would be with leads
+follows from draws of theta without sampling again. With G and m the evidence of leads and theta and
+a = G_lead,theta theta,
 
     lead | y          ~ Normal(Q^-1 (m - E[a]), Q^-1),    Q = G_lead,lead + 1 / priors.lead^2 - Cov[a]
     w'theta | lead, y ~ Normal(E[w'theta] - Cov[w'theta, a] lead, Var[w'theta])
 
-where the posterior given lead = 0 is close to Normal. Rows farther ahead than the first lead belong to it.
+where the posterior given lead = 0 is close to Normal. Errors, and of counts the sites, are estimated without leads.
+Rows farther ahead than the first lead belong to it.
 """
 
 from __future__ import annotations
@@ -92,7 +94,9 @@ class Leads:
         )
 
 
-def leads_of(collapsed: Collapsed, theta: xr.DataArray, effects: np.ndarray, priors: Priors) -> Leads | None:
+def leads_of(
+    collapsed: Collapsed, theta: xr.DataArray, effects: np.ndarray, priors: Priors, sigma: float
+) -> Leads | None:
     """Leads of the panel and the effect by event time beside them; None where there is no lead or a kernel is learned.
 
     Parameters
@@ -103,12 +107,14 @@ def leads_of(collapsed: Collapsed, theta: xr.DataArray, effects: np.ndarray, pri
     effects : array, shape (chain, draw, event time)
         Of the same draws.
     priors : Priors
+    sigma : float
+        Residual SD, in units of the outcome.
     """
     regression = collapsed.regression
     design, panel = regression.design, regression.panel
     if "lead" not in design.blocks or regression.surface is not None:
         return None
-    block, sigma = design.blocks["lead"], collapsed.s
+    block = design.blocks["lead"]
     position = {label: k for k, label in enumerate(design.all_labels)}
     used = [position[str(label)] for label in theta["column"].to_numpy()]
     own = np.arange(block.start, block.start + block.size)
@@ -118,7 +124,7 @@ def leads_of(collapsed: Collapsed, theta: xr.DataArray, effects: np.ndarray, pri
     pulled = draws @ gram[np.ix_(used, own)]
     joint, lead = np.cov(np.hstack([pulled, path]).T), slice(block.size)
     rest = slice(block.size, None)
-    precision = gram[np.ix_(own, own)] + np.eye(block.size) / (priors.lead * sigma) ** 2 - joint[lead, lead]
+    precision = gram[np.ix_(own, own)] + np.eye(block.size) / (priors.lead * collapsed.s) ** 2 - joint[lead, lead]
     covariance = np.linalg.inv((precision + precision.T) / 2)
     mean = covariance @ (moment[own] - pulled.mean(axis=0))
     beside = slopes_in(tuple(design.blocks))

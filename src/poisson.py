@@ -36,6 +36,7 @@ from src.frequentist import (
     treated_levels,
     treated_sets,
 )
+from src.frequentist import regress as linear
 from src.panel import Panel
 from src.rates import ENDS
 from src.scores import information, scores
@@ -44,6 +45,7 @@ NO_EVENTS = (
     "not identified: some of these rows belong to a cell without events, or to units without any before adoption"
 )
 
+COLLINEAR = "not identified: collinear"
 ALONE = "no jackknife: one unit alone tells it"
 
 
@@ -104,7 +106,8 @@ def poisson_twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob:
     columns = {"D": treated.astype(float)} | others | adopters
     fit = regress(panel, {"D": treated}, others | adopters)
     names, matrix = list(columns), np.column_stack(list(columns.values()))
-    coefficients = np.nan_to_num(fit.coefficients)
+    coefficients, unknown = np.nan_to_num(fit.coefficients), np.isnan(fit.coefficients)
+    null = linear(panel, columns).null  # collinear as columns are, whatever the likelihood
     into = {
         "own": np.array([name == "D" for name in names]),
         "others": np.array([name in others for name in names]),
@@ -117,11 +120,14 @@ def poisson_twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob:
     of_rows = {"spill_control": ~treated & exposed, "overall": np.ones(len(treated), dtype=bool)}
 
     def record(estimand: str, group: str | None, level: str | None, n_obs: int, parts: dict) -> None:
+        key = {"estimand": estimand, "group": group, "level": level, "prob": prob, "n_obs": n_obs}
         for scale, (value, gradient) in parts.items():
-            se = standard_error(gradient, fit.covariance)
+            told = not parts["log"][1][unknown].any()
+            moves = np.abs(null @ gradient).max(initial=0.0) > 1e-6 * np.linalg.norm(gradient)
+            note = COLLINEAR if moves else "" if told else NO_EVENTS
+            value = np.nan if note else value
             records.append(
-                {"estimand": estimand, "group": group, "level": level, "prob": prob, "n_obs": n_obs, "note": ""}
-                | on_scale(scale, value, se, quantile)
+                key | {"note": note} | on_scale(scale, value, standard_error(gradient, fit.covariance), quantile)
             )
 
     for estimand, (above, below) in ENDS.items():

@@ -402,11 +402,12 @@ def plain(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.nda
 
 def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
     """Fill the contrasts in: the difference of two levels of `att_by` in events, the ratio of ratios in percent."""
-    place = {(a.estimand, a.group, a.level): k for k, a in enumerate(found)}
+    place = {(a.group, a.level): k for k, a in enumerate(found) if a.estimand == "att_by"}
+    pairs = {(group, f"{a} - {b}"): (a, b) for group, a in place for other, b in place if group == other and a != b}
     for k, average in enumerate(found):
         if average.estimand == "contrast":
-            first, second = average.level.split(" - ", 1)
-            of_first, of_second = (values[..., place["att_by", average.group, level]] for level in (first, second))
+            levels = pairs[average.group, average.level]
+            of_first, of_second = (values[..., place[average.group, level]] for level in levels)
             if relative:
                 values[..., k] = 100 * ((1 + of_first / 100) / (1 + of_second / 100) - 1)
             else:
@@ -415,7 +416,9 @@ def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
 
 def truths(regression: Regression, found: list[Average]) -> np.ndarray:
     """What is true of every estimand in percent; NaN where it is not known, shape (estimand,)."""
-    return on_scales(true_sums(regression, found), found)["percent"][1][0, : len(found)]
+    known = on_scales(true_sums(regression, found), found)["percent"][1][0, : len(found)]
+    slopes = [average.estimand in SLOPES for average in found]
+    return np.where(slopes, percent(np.array([average.truth for average in found])), known)
 
 
 def true_sums(regression: Regression, found: list[Average]) -> Sums:

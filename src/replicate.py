@@ -240,7 +240,7 @@ def model_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray) -> pd
 
 def normal_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray, se: np.ndarray) -> pd.DataFrame:
     """Rows of Normal intervals about the mean of the draws, with other standard errors than those of the draws."""
-    estimate = np.where(se > 0, draws.mean(axis=(0, 1)), np.nan)
+    estimate = np.where((se > 0) & (np.ptp(draws, axis=(0, 1)) > 0), draws.mean(axis=(0, 1)), np.nan)
     return with_intervals(about(found, truth).assign(estimate=estimate, se=se), stats.norm)
 
 

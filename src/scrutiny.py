@@ -18,6 +18,7 @@ from src.answer import Answer
 from src.collapse import Collapsed
 from src.estimand import Scale
 from src.panel import Panel
+from src.sandwich import CLUSTERED
 
 Figures = dict[str, Callable[[], Figure | None]]
 LOUD = 0.5  # posterior SD of the average effect over its prior SD
@@ -127,7 +128,7 @@ def compared(given: Given) -> Scrutiny:
     comparison = compare.compare(answer.tables, panel, given.shares, given.prob, given.estimators)
     agreement = agree.agreement(comparison, model)
     said = {
-        "agreement": list(agree.in_words(agreement, comparison, panel, model)),
+        "agreement": list(agree.in_words(agreement, comparison, model)),
         "warnings": [*loud_prior(given.additive, given.prior, given.collapsed), *nobody_left(panel)],
     }
     tables = {"comparison": comparison, "agreement": agreement}
@@ -145,26 +146,36 @@ def replicated(given: Given) -> Scrutiny:
 def averaged(given: Given) -> Scrutiny:
     """What the two-way fixed effects coefficient averages."""
     cells, pairs = weights.cell_weights(given.panel), weights.comparisons(given.panel)
-    said = {"weights": list(weights.sentences(cells, pairs))}
-    return Scrutiny({"weights": cells, "bacon": pairs}, said, figures={"weights": lambda: weights.draw(cells, pairs)})
+    coefficient = weights.coefficient(given.panel)
+    said = {"weights": list(weights.sentences(cells, pairs, coefficient))}
+    figures: Figures = {"weights": lambda: weights.draw(cells, pairs, coefficient)}
+    return Scrutiny({"weights": cells, "bacon": pairs}, said, figures=figures)
 
 
 def violations(given: Given) -> Scrutiny:
     """Leads, and the average effect where trends are not parallel; empty where no lead is identified."""
     leads, collapsed = given.answer.leads, given.collapsed
-    if leads is None or "-2" not in [a.level for a in leads.found if a.identified]:
+    att = given.additive.found[0]
+    if leads is None or not att.identified:
         return Scrutiny({})
+    if "-2" not in [average.level for average in leads.found if average.identified]:
+        return Scrutiny(
+            {}, {"handled": ["violations of parallel trends: no lead two periods before adoption is identified"]}
+        )
     event_times = np.array([int(a.level) for a in given.additive.found if a.estimand == "att_event"])
     share, slope_sd = collapsed.regression.design.rows_per_event_time, given.slope_sd * collapsed.s
     draws = sensitivity.violated(leads, event_times, share, collapsed.s, slope_sd, given.seed)
     table, breakdown = sensitivity.table(*draws, given.prob)
-    said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown)]}
-    said["warnings"] = [leads.in_words()] if leads.speaks_against() else []
+    unit = "units of the outcome"
+    if given.events or given.panel.is_log:
+        unit = "log points, every row alike" if given.events else "log points"
+    said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown, unit)]}
+    too_sure = any(name.endswith(CLUSTERED) for name in given.answer.tables)  # Poisson whatever the dispersion
+    said["warnings"] = [leads.in_words()] if leads.speaks_against() and not too_sure else []
     if not given.events:
         classical = attempted("HonestDiD", bounded, given)
         table = pd.concat([table, *classical.tables.values()], ignore_index=True)
         said |= classical.said
-    unit = "log points" if given.events or given.panel.is_log else "units of the outcome"
     record = leads.record() | {"breakdown_kappa": None if np.isinf(breakdown) else breakdown}
     figures: Figures = {"sensitivity": lambda: sensitivity.draw(table, breakdown, unit)}
     return Scrutiny({"sensitivity": table}, said, record, figures)

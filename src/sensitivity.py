@@ -146,13 +146,13 @@ def table(parallel: np.ndarray, draws: np.ndarray, prob: float) -> tuple[pd.Data
     return pd.DataFrame(rows, columns=COLUMNS), float(FINE[holds.argmax()]) if holds.any() else float("inf")
 
 
-def in_words(rows: pd.DataFrame, breakdown: float) -> Iterator[str]:
+def in_words(rows: pd.DataFrame, breakdown: float, unit: str) -> Iterator[str]:
     """What the average effect is under violations, in sentences."""
     mine = rows[rows["method"] == "second_differences"].set_index("bound")
     one = mine.loc[1.0]
     yield (
         f"If second differences go on after adoption as before it (kappa = 1), the average effect is {one['mean']:.3g} "
-        f"({100 * one['prob']:g}% interval {one['low']:.3g} to {one['high']:.3g}), positive with probability "
+        f"{unit} ({100 * one['prob']:g}% interval {one['low']:.3g} to {one['high']:.3g}), positive with probability "
         f"{one['p_positive']:.0%}."
     )
     if breakdown == 0:

@@ -75,8 +75,11 @@ def cs_never(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.
 def callaway(panel: Panel, exposures: dict[str, np.ndarray], prob: float, control: str, estimator: str) -> pd.DataFrame:
     """Either of the two."""
     panel, spread = in_its_spread(panel)
+    everybody = bool(np.isfinite(panel.cohort).all())
     notes = [
         "covariates are left out" if panel.covariate_names else "",
+        *fixed_effects_left_out(panel),
+        "nobody never adopts: the last cohort stands in" if control == "nevertreated" and everybody else "",
         "repeated cross-sections, because units are not seen in every period" if is_unbalanced(panel) else "",
         left_out(exposures).removeprefix("; "),
     ]
@@ -178,6 +181,8 @@ def sunab(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
     ]
 
     def average(part: Panel) -> tuple[float, float]:
+        if np.isfinite(part.cohort).all():
+            raise ValueError("no unit never adopts, and the last adopters of a level are treated in these periods")
         columns = relative_cells(part)
         whole = combine(regress(part, columns), "att", None, None, averaged(part.treated, part, columns), part.treated)
         return whole.estimate, whole.se
@@ -263,7 +268,9 @@ def imputed(panel: Panel, exposures: dict[str, np.ndarray], prob: float, method,
                 numbers = (float(values["effect"]), float(values["se"]))
                 effects.append(Effect(estimand, None, key[1], *numbers, (sets[key],)))
     effects += list(by_splits(panel, average))
-    return tabulate(panel, rescaled(effects, spread), estimator, prob, left_out(exposures).removeprefix("; "))
+    notes = [*fixed_effects_left_out(panel), left_out(exposures).removeprefix("; ")]
+    note = "; ".join(part for part in notes if part)
+    return tabulate(panel, rescaled(effects, spread), estimator, prob, note)
 
 
 def plain_frame(panel: Panel) -> pd.DataFrame:
@@ -307,6 +314,11 @@ def by_splits(panel: Panel, average: Callable[[Panel], tuple[float, float]]) -> 
             except Exception as error:
                 reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
                 yield Effect("att_by", group, level, np.nan, np.nan, (rows,), reason)
+
+
+def fixed_effects_left_out(panel: Panel) -> list[str]:
+    """What an estimator without effects of level and period says where the data have them."""
+    return ["fixed effects by period are left out"] if panel.fixed else []
 
 
 def is_unbalanced(panel: Panel) -> bool:

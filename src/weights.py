@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from src.design import cell_labels
 from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
-from src.frequentist import frame_of, level_periods
+from src.frequentist import frame_of, level_periods, regress
 from src.panel import Panel
 from src.staggered import plain_frame
 
@@ -89,7 +89,17 @@ def comparisons(panel: Panel) -> pd.DataFrame:
     return found.rename(columns=names)[["kind", "treated", "control", "weight", "estimate"]]
 
 
-def sentences(weights: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
+def coefficient(panel: Panel) -> float:
+    """The two-way fixed effects coefficient."""
+    return float(regress(panel, {"D": panel.treated}).coefficients[0])
+
+
+def adds_up(pairs: pd.DataFrame, coefficient: float) -> bool:
+    """Whether the comparisons make up the coefficient, as on balanced panels without covariates and weights."""
+    return abs(float(pairs["weight"].to_numpy() @ pairs["estimate"].to_numpy()) - coefficient) <= OFF * abs(coefficient)
+
+
+def sentences(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) -> Iterator[str]:
     """What of the coefficient a reader is to know."""
     negative = weights["weight"] < 0
     share = float(-weights.loc[negative, "weight"].sum())
@@ -100,12 +110,20 @@ def sentences(weights: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
             f"weight, {share:.0%} in all: it may have another sign than every effect that it averages."
         )
     yield f"Its weights differ from those of treated rows by {distance:.0%} (half the sum of absolute differences)."
+    if not adds_up(pairs, coefficient):
+        total = float(pairs["weight"].to_numpy() @ pairs["estimate"].to_numpy())
+        yield (
+            f"The comparisons of two cohorts add up to {total:.3g} and not to the coefficient, {coefficient:.3g}: "
+            "units are not seen in every period, or there are covariates, weights or fixed effects, which they "
+            "leave out."
+        )
+        return
     late = float(pairs.loc[pairs["kind"] == "later_vs_earlier", "weight"].sum())
     if late >= MATTERS:
         yield f"{late:.0%} of it compares later adopters with earlier ones, whose own effects it subtracts."
 
 
-def draw(weights: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
+def draw(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) -> Figure:
     """Weights on cells beside shares of rows, and the comparisons by weight."""
     figure = Figure(figsize=(WIDTH, 3.6))
     left, right = figure.subplots(1, 2)
@@ -124,8 +142,9 @@ def draw(weights: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     right.set_xlabel("weight, %")
     right.set_ylabel("estimate of the comparison")
     right.set_title("comparisons of two cohorts")
+    mean = "the TWFE coefficient" if adds_up(pairs, coefficient) else "not quite the TWFE coefficient here"
     note = (
         "Left: dashed line, weights that count rows; orange, negative weight. Right: each point is a difference in "
-        "differences of two cohorts; their weighted mean is the TWFE coefficient. Source: weights.csv, bacon.csv."
+        f"differences of two cohorts; their weighted mean is {mean}. Source: weights.csv, bacon.csv."
     )
     return finish(figure, [right], "What does two-way fixed effects average?", note)

@@ -14,6 +14,7 @@ from src.exposure import row_shares
 from src.fit import load
 from src.leads import Leads, leads_of
 from src.nuisance import Errors
+from src.panel import of_rows
 from src.sensitivity import Walk
 from tests.test_command import composed
 from tests.worlds import WEAK, staggered
@@ -38,7 +39,7 @@ def made():
     found = estimand.averages(collapsed.regression, collapsed.evidence, ("mu", "exposure", "difference"))
     draws = estimand.draw_estimands(theta, design.all_labels, found)
     path = draws[..., [average.estimand == "att_event" for average in found]]
-    return collapsed, leads_of(collapsed, theta, path, WEAK), used, found
+    return collapsed, leads_of(collapsed, theta, path, WEAK, collapsed.s), used, found
 
 
 def test_leads_are_those_of_the_joint_posterior(made):
@@ -166,6 +167,20 @@ def test_real_leads_are_near_those_of_an_event_study():
     )
     labels = collapsed.regression.design.labels(("cell",))
     theta = xr.DataArray(drawn, dims=("chain", "draw", "column"), coords={"column": labels})
-    leads = leads_of(collapsed, theta, drawn[..., :1], WEAK)
+    leads = leads_of(collapsed, theta, drawn[..., :1], WEAK, collapsed.s)
     # sunab has a coefficient for every cohort and lead; one for all cohorts is between them
     assert dict(zip((a.level for a in leads.found), leads.mean, strict=True))["-2"] == pytest.approx(0.0245, abs=0.006)
+
+
+def test_the_base_is_the_last_period_before_adoption_that_is_seen():
+    panel = staggered(units=120)
+    cohort = np.unique(panel.cohort[np.isfinite(panel.cohort)])[0]
+    gap = (panel.row_cohort == cohort) & (panel.time == cohort - 1)
+    some = of_rows(panel, ~gap)
+    regression, _ = build_design(some, {})
+    block = regression.design.blocks["lead"]
+    leads = regression.matrix[:, block.columns].toarray().any(axis=1)
+    mine = some.row_cohort == cohort
+    assert not leads[mine & (some.time == cohort - 2)].any()
+    assert leads[mine & (some.time == cohort - 3)].all()
+    assert not leads[~np.isfinite(some.row_cohort)].any()

@@ -160,3 +160,22 @@ def test_a_level_of_one_adopter_has_no_jackknife_and_the_others_do():
     assert np.isnan(table.loc["alone", "se"])
     assert "one unit alone" in table.loc["alone", "note"]
     assert np.isfinite(table.drop(index="alone")["se"]).all()
+
+
+def test_exposures_that_go_together_are_not_told_apart(exposed):
+    panel, shares, _ = exposed
+    twice = {"one": shares["district"], "two": 2 * shares["district"]}
+    mappings = dict.fromkeys(twice, panel.roster.mappings["district"])
+    both = replace(panel, roster=replace(panel.roster, mappings=mappings))
+    table = poisson_twfe_exposures(both, twice, 0.95)
+    slopes = table[(table["estimand"] == "spill_per_pp") & (table["scale"] == "log")]
+    assert slopes["estimate"].isna().all()
+    assert slopes["note"].str.contains("collinear").all()
+
+
+def test_no_event_while_treated_leaves_every_effect_of_adoption_untold(exposed):
+    panel, shares, _ = exposed
+    silent = replace(panel, outcome=np.where(panel.treated, 0.0, panel.outcome))
+    table = poisson_twfe_exposures(silent, shares, 0.95)
+    for name in ("att", "direct", "total_treated", "switching"):
+        assert np.isnan(row(table, "percent", name).estimate)

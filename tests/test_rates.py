@@ -8,6 +8,7 @@ import xarray as xr
 from scipy import integrate, stats
 
 from src import estimand, rates
+from src.average import Average
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
@@ -226,3 +227,12 @@ def test_true_margins_by_hand(made):
     known = {average.estimand: on.truth[k] for k, average in enumerate(on.found) if average.group == ""}
     assert known["att_any"] == pytest.approx(most.mean() - least.mean(), rel=1e-4)
     assert known["total_events"] == pytest.approx(truth.mean[rows] @ np.expm1(truth.tau[rows]))
+
+
+def test_levels_may_hold_what_parts_the_two_of_a_contrast():
+    levels = ("Food - drink", "Steel")
+    found = [Average("att_by", "ind", level, np.zeros(1), 1, 1) for level in levels]
+    found.append(Average("contrast", "ind", " - ".join(levels), np.zeros(1), 2, 2))
+    values = np.array([[30.0, 10.0, np.nan]])
+    rates.contrasts(values, found, relative=False)
+    assert values[0, 2] == 20

@@ -10,7 +10,7 @@ from src.fit import load
 from src.frequentist import COLUMNS, twfe
 from src.staggered import bjs, cs, cs_never, did2s, sunab
 from tests.test_command import composed
-from tests.worlds import staggered
+from tests.worlds import panel_of, staggered
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,28 @@ def test_two_ways_and_the_same_classification_once():
     assert list(classifications(panel)) == ["industry", *(n for n in classifications(panel) if n != "industry")]
     names = set(twfe_clusters(panel, {}, 0.95)["estimator"])
     assert any("+" in name for name in names) == (len(classifications(panel)) > 1)
+
+
+def everybody_adopts():
+    """Two groups of two cohorts each, no unit that never adopts, and a constant effect of 2."""
+    unit = np.repeat(np.arange(40), 8)
+    time = np.tile(np.arange(8), 40)
+    cohort = np.repeat([3.0, 5.0, 4.0, 8.0], 10)
+    rng = np.random.default_rng(0)
+    y = 2.0 * (time >= cohort[unit]) + 0.3 * time + rng.normal(size=40)[unit] + 0.01 * rng.normal(size=320)
+    return panel_of(unit, time, cohort, y, groups={"half": np.repeat([0, 1], 20)})
+
+
+def test_a_level_in_which_everybody_adopts_has_no_split_of_sunab():
+    rows = sunab(everybody_adopts(), {}, 0.95).query("estimand == 'att_by' and scale == 'outcome'")
+    assert rows["estimate"].isna().all()
+    assert rows["note"].str.contains("no unit never adopts").all()
+    assert "the last cohort stands in" in of(cs_never(everybody_adopts(), {}, 0.95)).note
+
+
+def test_fixed_effects_by_period_that_are_left_out_are_said():
+    panel = staggered(units=60)
+    fixed = replace(panel, fixed={"industry": panel.groups["industry"]})
+    for estimator in (cs, bjs):
+        assert "fixed effects by period are left out" in of(estimator(fixed, {}, 0.95)).note
+        assert "fixed effects" not in of(estimator(panel, {}, 0.95)).note
