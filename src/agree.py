@@ -3,6 +3,7 @@
     distance     (posterior mean - estimate) / standard error
     width_ratio  width of the model's interval / width of the estimator's
     same_sign    posterior mean and estimate are on one side of zero
+    reliable     the standard error rests on five units or more
 
 Words never claim more than that: a reason is named where the run itself shows it (weights, exposures left out, few
 adopters), as a likely one.
@@ -18,13 +19,14 @@ from matplotlib.figure import Figure
 
 from src.compare import CLOSEST_FIRST, TWINS, keyed, readable_scale
 from src.figure import ENDS, MODEL, TRUTH, WIDTH, finish, sensible_limits, shorten
+from src.frequentist import UNRELIABLE
 from src.panel import some
 
 FAR = 2.0  # standard errors
 SHOWN = ("att", "att_by", "att_cohort")
 MOST_ROWS = 12
 MARKS = ("#e07b1a", "#8a8a8a", "#b5403a", "#2b8a6e", "#7a5aa6", "#c7a42b", "#d9828f", "#4f9bd0")
-COLUMNS = [*TWINS, "estimator", "distance", "width_ratio", "same_sign"]
+COLUMNS = [*TWINS, "estimator", "distance", "width_ratio", "same_sign", "reliable"]
 
 
 def agreement(comparison: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -49,7 +51,9 @@ def agreement(comparison: pd.DataFrame, model: str) -> pd.DataFrame:
         distance = (others["estimate_model"] - others["estimate"]) / others["se"].astype(float)
         ratio = (others["high_model"] - others["low_model"]) / (others["high"] - others["low"])
     same = np.sign(others["estimate_model"]) == np.sign(others["estimate"])
-    return others.assign(distance=distance, width_ratio=ratio, same_sign=same)[COLUMNS].reset_index(drop=True)
+    reliable = ~others["note"].astype(str).str.contains(UNRELIABLE)
+    found = others.assign(distance=distance, width_ratio=ratio, same_sign=same, reliable=reliable)
+    return found[COLUMNS].reset_index(drop=True)
 
 
 def in_words(table: pd.DataFrame, comparison: pd.DataFrame, model: str) -> Iterator[str]:
@@ -82,14 +86,17 @@ def in_words(table: pd.DataFrame, comparison: pd.DataFrame, model: str) -> Itera
         yield from reasons(far, comparison)
     order = {name: k for k, name in enumerate(CLOSEST_FIRST)}
     by = mine[(mine["estimand"] == "att_by") & ~mine["group"].str.contains(":", regex=False)]
-    by = by[by["estimator"].isin(order)].sort_values("estimator", key=lambda name: name.map(order), kind="stable")
+    by = by[by["reliable"] & by["estimator"].isin(order)].sort_values(
+        "estimator", key=lambda name: name.map(order), kind="stable"
+    )
     for group, part in by.groupby("group", sort=False):
         nearest = part.drop_duplicates(["level"])
         away = nearest[nearest["distance"].abs() > FAR]
         twins = some(dict.fromkeys(nearest["estimator"]), 4)
+        wide = nearest["width_ratio"].median()
         yield (
-            f"By {group}, against {twins}: {len(away)} of {len(nearest)} levels lie more than {FAR:g} standard errors "
-            f"away, and intervals are {nearest['width_ratio'].median():.2f} times as wide (median)."
+            f"By {group}, against {twins}: {len(away)} of {len(nearest)} levels of five adopters or more lie more than "
+            f"{FAR:g} standard errors away, and intervals are {wide:.2f} times as wide (median)."
         )
 
 

@@ -28,6 +28,7 @@ COLUMNS = [
 ]
 CONTRAST_LEVELS = range(2, 6)
 FEW_UNITS = 5
+UNRELIABLE = "unreliable"
 MOST_CELLS = 1000  # of one regression of `etwfe_groups`
 STALLED = "demean_by_groups .* did not converge"  # diff-diff's warning that its numbers may be inaccurate
 
@@ -572,7 +573,7 @@ def few_units(panel: Panel, effect: Effect) -> str:
     units = min(len(np.unique(panel.unit[mask])) for mask in effect.rows)
     if not 0 < units < FEW_UNITS or np.isnan(effect.estimate):
         return ""
-    return f"clustered standard error rests on {units} unit{'s' if units > 1 else ''} and is unreliable"
+    return f"clustered standard error rests on {units} unit{'s' if units > 1 else ''} and is {UNRELIABLE}"
 
 
 def left_out(exposures: dict[str, np.ndarray]) -> str:

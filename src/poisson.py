@@ -29,6 +29,8 @@ from src.exposure import flat_exposures, step_of
 from src.frequentist import (
     COLUMNS,
     CONTRAST_LEVELS,
+    Effect,
+    few_units,
     labels_of_levels,
     left_out,
     level_periods,
@@ -206,10 +208,12 @@ def averages(
     base = mean * np.exp(-filled @ inside)
     records = []
 
-    def record(estimand, group, level, n_obs, average, share, ratio) -> None:
+    def record(estimand, group, level, rows, average, share, ratio) -> None:
         told = bool(np.isfinite(ratio)) and not average[~known].any()
+        n_obs = sum(int(mask.sum()) for mask in rows)
         key = {"estimand": estimand, "group": group, "level": level, "prob": prob, "n_obs": n_obs}
-        key |= {"note": "" if told else NO_EVENTS}
+        effect = Effect(estimand, group, level, ratio if told else np.nan, np.nan, rows)
+        key |= {"note": few_units(panel, effect) if told else NO_EVENTS}
         values = {"percent": (ratio, share), "log": (average @ filled, average)}
         for scale, (value, gradient) in values.items():
             se = standard_error(gradient, covariance)
@@ -223,13 +227,12 @@ def averages(
         share = part / total if total > 0 else np.full(len(part), np.nan)
         ratio = float(np.log(share @ np.exp(filled))) if total > 0 else np.nan
         average = weights / max(weights.sum(), 1.0)
-        record(estimand, group, level, int(rows.sum()), average, np.nan_to_num(share), ratio)
+        record(estimand, group, level, (rows,), average, np.nan_to_num(share), ratio)
     names = list(cells)
     for group, a, b in pairs:
         share = np.zeros(len(names))
         share[names.index(a)], share[names.index(b)] = 1.0, -1.0
-        n_obs = int(cells[a].sum() + cells[b].sum())
-        record("contrast", group, f"{a} - {b}", n_obs, share, share, float(share @ filled))
+        record("contrast", group, f"{a} - {b}", (cells[a], cells[b]), share, share, float(share @ filled))
     return records
 
 

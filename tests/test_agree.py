@@ -36,6 +36,9 @@ def test_numbers_by_hand():
     assert found.loc[("cs", ""), "distance"] == 0.25
     assert np.isnan(found.loc[("cs_uniform", ""), "distance"])
     assert found.loc[("twfe", "C1"), "distance"] == -2.5
+    few = TABLE.assign(note="clustered standard error rests on 2 units and is unreliable")
+    assert not agree.agreement(few, "hier")["reliable"].any()
+    assert found["reliable"].all()
 
 
 def test_words_say_what_the_numbers_say():
@@ -47,7 +50,7 @@ def test_words_say_what_the_numbers_say():
     assert said[1] == "More than 2 standard errors away: twfe."
     assert "leave spillovers out" in said[2]
     assert "weights of the regression" in said[3]
-    assert said[-1].startswith("By industry, against twfe: 1 of 2 levels lie more than 2 standard errors away")
+    assert said[-1].startswith("By industry, against twfe: 1 of 2 levels of five adopters or more lie more than 2")
 
 
 def test_nothing_is_said_of_an_average_that_nobody_else_has():

@@ -179,3 +179,14 @@ def test_no_event_while_treated_leaves_every_effect_of_adoption_untold(exposed):
     table = poisson_twfe_exposures(silent, shares, 0.95)
     for name in ("att", "direct", "total_treated", "switching"):
         assert np.isnan(row(table, "percent", name).estimate)
+
+
+def test_few_units_are_flagged():
+    panel = counted()
+    first = panel.unit[panel.treated][0]
+    factor = panel.groups["industry"]
+    code = np.where(np.arange(len(factor.code)) == first, len(factor.levels), factor.code)
+    alone = replace(panel, groups={"industry": replace(factor, code=code, levels=(*factor.levels, "alone"))})
+    table = poisson_twfe(alone, {}, 0.95)
+    assert "rests on 1 unit and is unreliable" in row(table, "percent", "att_by", "alone").note
+    assert "unreliable" not in row(table, "percent").note
