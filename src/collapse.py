@@ -23,9 +23,10 @@ from src.nuisance import (
     precision_of,
     prior_of_the_rest,
     shock_columns,
+    unchanging,
     without_first_shocks,
 )
-from src.panel import Panel, PanelError
+from src.panel import Panel, PanelError, count
 from src.products import (
     TOLERANCE,
     Conditional,
@@ -109,6 +110,9 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
     if errors.events:
         return collapse_counts(regression, errors, terms, tuple(notes))
     nuisance = estimate(regression, errors, s)
+    still = int(unchanging(regression.panel).sum())
+    if still and errors.scale == "unit":
+        notes.append(f"{count(still, 'unit')} whose outcome never changes: given the typical error scale")
     if not errors.plain:
         apart = "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0
         if apart or nuisance.onset != 1:

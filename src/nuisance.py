@@ -264,6 +264,9 @@ class Workspace:
         Square root of the panel's weights.
     draws : int
         From the posterior of the coefficients, in every pass.
+    still : array of bool, shape (unit,)
+        Units whose outcome never changes. They tell no scale of their own: nothing but zeros, on a scale that ends
+        there, is not a sign of small errors. Theirs is the typical one.
     """
 
     panel: Panel
@@ -277,6 +280,7 @@ class Workspace:
     start: np.ndarray
     root: np.ndarray
     draws: int
+    still: np.ndarray
 
     @classmethod
     def of(cls, regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = ()) -> Workspace:
@@ -309,6 +313,7 @@ class Workspace:
             first_rows(panel.unit),
             np.sqrt(panel.weight),
             int(np.clip(ENTRIES // len(panel.unit), LEAST_DRAWS, MOST_DRAWS)),
+            unchanging(panel),
         )
 
     @property
@@ -319,6 +324,14 @@ class Workspace:
     def columns_at(self, onset: float) -> sp.csr_array:
         """The columns where differences have the share `onset` in the adoption period."""
         return self.columns + (onset - 1) * self.first
+
+
+def unchanging(panel: Panel) -> np.ndarray:
+    """Units that are seen more than once and whose outcome never changes, shape (unit,)."""
+    most, least = np.full(len(panel.units), -np.inf), np.full(len(panel.units), np.inf)
+    np.maximum.at(most, panel.unit, panel.outcome)
+    np.minimum.at(least, panel.unit, panel.outcome)
+    return (most == least) & (np.bincount(panel.unit, minlength=len(panel.units)) > 1)
 
 
 def shocks_of(panel: Panel, names: tuple[str, ...]) -> dict[str, Shock]:
@@ -461,10 +474,11 @@ def weighted_ones(work: Workspace, rho: float) -> tuple[np.ndarray, np.ndarray]:
     return ones, np.add.reduceat(ones * root, work.start)
 
 
-def log_determinant(work: Workspace, rho: float) -> float:
-    """sum_i l_i = -(log|R_i| + log 1'R_i^-1 1) / 2."""
-    innovation = ar1_bands(work.panel.unit, work.panel.time, rho)[2]
-    return float(-0.5 * (np.log(innovation).sum() + np.log(weighted_ones(work, rho)[1]).sum()))
+def log_determinant(work: Workspace, rho: float, told: np.ndarray) -> float:
+    """sum_i l_i = -(log|R_i| + log 1'R_i^-1 1) / 2 over the units of `told`, shape (unit,)."""
+    innovation = np.log(ar1_bands(work.panel.unit, work.panel.time, rho)[2])
+    each = np.add.reduceat(innovation, work.start) + np.log(weighted_ones(work, rho)[1])
+    return float(-0.5 * each[told].sum())
 
 
 def residuals(work: Workspace, coefficients: np.ndarray, felt: np.ndarray, onset: float) -> np.ndarray:
@@ -488,15 +502,20 @@ def residuals(work: Workspace, coefficients: np.ndarray, felt: np.ndarray, onset
 def update_units(work: Workspace, residual: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
     """Maximise the unit-level likelihood over rho, then over nu and the typical scales; renew the weights."""
     centre, deviation = residual[:, 0], residual[:, 1:]
-    expected = expected_forms(work, residual)
-    free = np.bincount(work.panel.unit) - 1.0
+    of_units = expected_forms(work, residual)
+    told = ~work.still if errors.scale == "unit" else np.ones(len(work.start), dtype=bool)
+    free = np.where(told, np.bincount(work.panel.unit) - 1.0, 0.0)
     rho = now.rho
+
+    def expected(candidate: float) -> np.ndarray:
+        return np.where(told, of_units(candidate), 0.0)
+
     if errors.serial == "ar1" and (free >= 2).any():
 
         def loss(candidate: float) -> float:
             q = expected(candidate)
             likelihood = t_likelihood(q, free, work.ever, now.nu, now.never**2, now.ever**2)
-            return -log_determinant(work, candidate) - likelihood
+            return -log_determinant(work, candidate, told) - likelihood
 
         within = (-MOST_RHO, MOST_RHO)
         rho = float(optimize.minimize_scalar(loss, bounds=within, method="bounded", options={"xatol": 1e-3}).x)
@@ -506,6 +525,7 @@ def update_units(work: Workspace, residual: np.ndarray, now: Nuisance, errors: E
     weight = 1 / s0
     if np.isfinite(nu):
         drawn = quadratic_forms(work, centre[:, None] + np.sqrt(deviation.shape[1]) * deviation, rho)
+        drawn = np.where(told[:, None], drawn, 0.0)
         weight = np.mean((nu + free)[:, None] / ((nu * s0)[:, None] + drawn), axis=1)
     return replace(
         now,

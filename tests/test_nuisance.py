@@ -9,6 +9,7 @@ from scipy.special import gammaln
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
+from src.generate import draw
 from src.nuisance import (
     MOST_ONSET,
     ONSET,
@@ -27,6 +28,7 @@ from src.nuisance import (
     update_shock,
 )
 from src.synthetic import ar1
+from tests.test_generate import world as drawn
 from tests.worlds import panel_of, staggered
 
 FULL = Errors("ar1", "unit", ("county",))
@@ -117,7 +119,8 @@ def test_unit_likelihood_is_the_dense_multivariate_t_with_the_intercept_integrat
 
     def found(rho, nu, s0):
         q = quadratic_forms(work, residual[:, None], rho)[:, 0]
-        return log_determinant(work, rho) + t_likelihood(q, free, np.zeros(12, dtype=bool), nu, s0, s0)
+        everybody, nobody = np.ones(12, dtype=bool), np.zeros(12, dtype=bool)
+        return log_determinant(work, rho, everybody) + t_likelihood(q, free, nobody, nu, s0, s0)
 
     def dense(rho, nu, s0):
         total = 0.0
@@ -213,3 +216,19 @@ def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
     expected = np.clip(0.7 + STRIDE * (better - 0.7), 0.0, MOST_ONSET)
     ours = residuals(work, coefficients, work.first @ coefficients, 0.7)
     assert update_onset(work, ours, work.first @ coefficients, now) == pytest.approx(expected)
+
+
+def test_units_that_never_change_tell_no_scale_and_do_not_carry_the_answer():
+    """Half of the units at zero throughout, as on a scale of ln(1 + y): once they made every scale tiny, rho near 1."""
+    panel = draw(drawn("realistic", units=300, industries=8, districts=12, adopters=[15] * 4, exposed=False), 1, 1)
+    silent = np.random.default_rng(0).random(len(panel.units)) < 0.5
+    zeros = replace(panel, outcome=np.where(silent[panel.unit], 0.0, panel.outcome))
+    errors = Errors("ar1", "unit", ())
+    of_all, of_some = (collapse(build_design(p, {}, True)[0], errors) for p in (panel, zeros))
+    one, two = of_all.nuisance, of_some.nuisance
+    assert two.rho == pytest.approx(one.rho, abs=0.1)
+    assert two.ever * of_some.s == pytest.approx(one.ever * of_all.s, rel=0.35)
+    assert two.nu > 1.5
+    assert np.ptp(two.weight[silent & ~np.isfinite(panel.cohort)]) < 0.3 * two.weight.max()
+    assert any("never changes" in note for note in of_some.notes)
+    assert not any("never changes" in note for note in of_all.notes)
