@@ -5,8 +5,8 @@
     same_sign    posterior mean and estimate are on one side of zero
     reliable     the standard error rests on five units or more
 
-Words never claim more than that: a reason is named where the run itself shows it (weights, exposures left out, few
-adopters), as a likely one.
+Words never claim more than that: a reason is named where the run itself shows it (weights, exposures or fixed effects
+left out, cross-sections), as a likely one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.compare import CLOSEST_FIRST, TWINS, keyed, readable_scale
+from src.compare import CLOSEST_FIRST, TWINS, closest, keyed, readable_scale
 from src.figure import ENDS, MODEL, TRUTH, WIDTH, finish, sensible_limits, shorten
 from src.frequentist import UNRELIABLE
 from src.panel import some
 
 FAR = 2.0  # standard errors
+VARIANTS = "_uniform|_by_|_cr3"  # estimators that repeat the estimates of another one
 SHOWN = ("att", "att_by", "att_cohort")
 MOST_ROWS = 12
 MARKS = ("#e07b1a", "#8a8a8a", "#b5403a", "#2b8a6e", "#7a5aa6", "#c7a42b", "#d9828f", "#4f9bd0")
@@ -68,7 +69,7 @@ def in_words(table: pd.DataFrame, comparison: pd.DataFrame, model: str) -> Itera
     """
     scale = readable_scale(comparison)
     mine = table[(table["scale"] == scale) & np.isfinite(table["distance"])]
-    att = mine[(mine["estimand"] == "att") & ~mine["estimator"].str.contains("_by_|_cr3")]
+    att = mine[(mine["estimand"] == "att") & ~mine["estimator"].str.contains(VARIANTS)]
     if att.empty:
         return
     names = list(att["estimator"])
@@ -84,13 +85,9 @@ def in_words(table: pd.DataFrame, comparison: pd.DataFrame, model: str) -> Itera
     if len(far):
         yield f"More than {FAR:g} standard errors away: {some(far['estimator'], 8)}."
         yield from reasons(far, comparison)
-    order = {name: k for k, name in enumerate(CLOSEST_FIRST)}
     by = mine[(mine["estimand"] == "att_by") & ~mine["group"].str.contains(":", regex=False)]
-    by = by[by["reliable"] & by["estimator"].isin(order)].sort_values(
-        "estimator", key=lambda name: name.map(order), kind="stable"
-    )
-    for group, part in by.groupby("group", sort=False):
-        nearest = part.drop_duplicates(["level"])
+    by = closest(by[by["reliable"] & by["estimator"].isin(CLOSEST_FIRST)], CLOSEST_FIRST)
+    for group, nearest in by.groupby("group", sort=False):
         away = nearest[nearest["distance"].abs() > FAR]
         twins = some(dict.fromkeys(nearest["estimator"]), 4)
         wide = nearest["width_ratio"].median()
@@ -119,7 +116,7 @@ def draw(comparison: pd.DataFrame, model: str) -> Figure | None:
     scale = readable_scale(comparison)
     known = keyed(comparison[(comparison["scale"] == scale) & np.isfinite(comparison["estimate"].astype(float))])
     main = known["estimand"].isin(SHOWN) & ~known["group"].str.contains(":", regex=False)
-    known = known[main & ~known["estimator"].str.contains("uniform|_by_|_cr3")]
+    known = known[main & ~known["estimator"].str.contains(VARIANTS)]
     keys = known.groupby(["estimand", "group", "level"], sort=False)
     rows = [key for key, part in keys if len(set(part["estimator"])) > 1][:MOST_ROWS]
     names = [model, *(name for name in dict.fromkeys(known["estimator"]) if name != model)]

@@ -65,13 +65,13 @@ def answer(
     """
     theta, labels = trace.theta(tree), collapsed.regression.design.all_labels
     is_log = collapsed.regression.panel.is_log
-    found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(theta))
-    draws = estimand.draw_estimands(theta, labels, found)
-    events = [replace(average, identified=True) for average in found if average.estimand == "att_event"]
+    own = found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(theta))
+    draws = estimand.draw_estimands(theta, labels, own)
+    events = [replace(average, identified=True) for average in own if average.estimand == "att_event"]
     path = estimand.draw_estimands(theta, labels, events)  # what is not identified weighs in the average, too
     leads = leads_of(collapsed, theta, path, priors, residual_sd(tree, collapsed))
     if leads is not None:
-        found = [*found, *leads.found]
+        found = [*own, *leads.found]
         chains, per_chain = draws.shape[:2]
         draws = np.concatenate([draws, leads.draws(chains, per_chain, seed)], axis=-1)
     if errors.events:
@@ -79,12 +79,11 @@ def answer(
     else:
         scales = estimand.linear_scales(draws, found, is_log)
     tables = {name: estimand.table(scales, prob)}
-    if errors.events and errors.scale == "none":
+    if errors.conditional:
         clustered = sandwich.with_clustered_errors(tables[name], scales, collapsed, theta, prob, seed)
         # leads are no function of the draws of the coefficients
         tables[name + sandwich.CLUSTERED] = clustered[clustered["estimand"] != "lead"]
     if "common_scale" in tree.children:
-        own = found[: len(found) - (len(leads.found) if leads else 0)]
         rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, own)
         tables[name + compare.COMMON] = estimand.table(estimand.linear_scales(rival, own, is_log), prob)
     return Answer(tables, scales, theta, leads)

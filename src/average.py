@@ -24,6 +24,16 @@ FEW = 0.05
 LEAST_SUPPORT = 0.01  # of the rows of a stratum that are near zero exposure
 MOST_SILENT = 0.5
 NO_ROWS = np.zeros(0, dtype=int)
+FIXED = "fixed by the model"  # how the note of a structural row begins
+OWN = ("att", "att_by", "att_event", "att_cohort", "att_gt", "direct")
+ENDS = dict.fromkeys(OWN, ("own", "none")) | {
+    "total_treated": ("all", "none"),
+    "spill_control": ("all", "none"),
+    "overall": ("all", "none"),
+    "spill_treated": ("all", "own"),
+    "switching": ("all", "others"),
+}  # what is felt in the two worlds that an estimand compares
+MARGINS = ("att_any", "att_given_any")  # of counts: own adoption on any event, and on the mean where there is any
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from src.frequentist import Effect, frame_of, is_weighted, least_squares, left_out, tabulate
-from src.panel import Panel
+from src.frequentist import Effect, feols, frame_of, is_weighted, least_squares, left_out, tabulate
+from src.panel import Panel, partition
 
 FEW = 50  # clusters, below which the bootstrap is run
 DRAWS = 999
@@ -54,7 +54,7 @@ def twfe_clusters(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -
         se = scale * float(np.sqrt(np.maximum(covariance.to_numpy()[0, 0], 0.0)))
         effect = Effect("att", None, None, scale * float(slopes["x0"]), se, (panel.treated,), "; ".join(said))
         name = f"twfe_by_{'+'.join(names[column] for column in ways)}"
-        parts.append(tabulate(panel, [effect], name, prob, left_out(exposures).removeprefix("; "), clusters - 1))
+        parts.append(tabulate(panel, [effect], name, prob, left_out(exposures), clusters - 1))
     return pd.concat(parts, ignore_index=True) if parts else tabulate(panel, [], "twfe_clusters", prob)
 
 
@@ -64,18 +64,14 @@ def classifications(panel: Panel) -> dict[str, np.ndarray]:
     everything |= {name: code[panel.roster.position] for name, code in panel.roster.members.items()}
     found: dict[bytes, tuple[str, np.ndarray]] = {}
     for name, code in everything.items():
-        _, first, level = np.unique(code, return_index=True, return_inverse=True)
-        if LEAST <= len(first) < len(panel.units):
-            found.setdefault(first[level].tobytes(), (name, level))
+        if LEAST <= len(np.unique(code)) < len(panel.units):
+            found.setdefault(partition(code), (name, code))
     return dict(found.values())
 
 
 def wild(frame: pd.DataFrame, regressors: list[str], cluster: str) -> float:
     """p value of no effect by a wild cluster bootstrap with Rademacher weights, the null imposed."""
-    import pyfixest
-
-    fixed = ["unit", "time", *(name for name in frame.columns if name.startswith("f"))]
+    fit = feols(frame, "y", regressors, cluster, lean=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on deprecated calls inside of the libraries
-        fit = pyfixest.feols(f"y ~ {' + '.join(regressors)} | {' + '.join(fixed)}", frame, vcov={"CRV1": cluster})
+        warnings.simplefilter("ignore")  # on deprecated calls inside of the library
         return float(fit.wildboottest(param="x0", reps=DRAWS, seed=1)["Pr(>|t|)"])

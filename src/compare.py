@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from src.estimand import FIXED
+from src.average import FIXED
 from src.estimators import ESTIMATORS, estimate
 from src.frequentist import COLUMNS
 from src.panel import Panel, count
@@ -85,10 +85,16 @@ def with_twins(table: pd.DataFrame, comparison: pd.DataFrame, scale: str) -> pd.
     order = [*CLOSEST_FIRST, *(name for name in ESTIMATORS if name not in CLOSEST_FIRST)]
     of_scale = (comparison["scale"] == scale) & np.isfinite(comparison["estimate"])
     others = keyed(comparison[of_scale & comparison["estimator"].isin(order)])
-    nearest = others.sort_values("estimator", key=lambda name: name.map(order.index), kind="stable")
+    nearest = closest(others, order)
     columns = [*KEYS, "estimator", "estimate", "low", "high", "note"]
     mine = keyed(table[table["scale"] == scale])
-    return mine.merge(nearest.drop_duplicates(KEYS)[columns], on=KEYS, how="left", suffixes=("", "_classical"))
+    return mine.merge(nearest[columns], on=KEYS, how="left", suffixes=("", "_classical"))
+
+
+def closest(rows: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Of the rows of each estimand those of the estimator that comes first in `order`, which has all of theirs."""
+    ordered = rows.sort_values("estimator", key=lambda name: name.map(order.index), kind="stable")
+    return ordered.drop_duplicates(KEYS)
 
 
 def unequal_weights(comparison: pd.DataFrame) -> str:

@@ -159,7 +159,7 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         now = replace(now, spreads=spreads) if terms else now
         moved = max(distance(before, now), float(np.abs(step[counts.row[counts.real]]).max()) / 5)
     now = replace(described(now, omega, masses, errors, s), passes=done, settled=bool(moved <= SETTLED))
-    known = 1.0
+    known = np.ones(len(offset))
     if np.isfinite(now.nu):
         free = (np.bincount(panel.unit) - 1)[panel.unit]
         known = (now.nu + free) / (now.nu + free + 2)
@@ -168,9 +168,7 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         for some in (slice(work.shocked), work.blocks.get("unit", slice(0)))
     )
     levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
-    return Counted(
-        now, sp.csr_array(sp.diags_array(known * np.ones(len(offset))) @ information), known * moment, levels
-    )
+    return Counted(now, sp.csr_array(sp.diags_array(known) @ information), known * moment, levels)
 
 
 def without_events(panel: Panel) -> list[str]:

@@ -222,12 +222,14 @@ def regression_of(
 
 
 def last_before(panel: Panel) -> np.ndarray:
-    """Last period before adoption in which the cohort of each row is seen, shape (row,); -1 where there is none."""
-    last = np.full(len(panel.time), -1)
+    """Last period before adoption in which the cohort of each row is seen, its first one where that is not before it.
+
+    Shape (row,); of units that never adopt, the row's own period.
+    """
+    last = panel.time.copy()
     for g in np.unique(panel.cohort[np.isfinite(panel.cohort)]):
         mine = panel.row_cohort == g
-        earlier = panel.time[mine & (panel.time < g)]
-        last[mine] = earlier.max() if len(earlier) else -1
+        last[mine] = panel.time[mine & (panel.time < g)].max(initial=panel.time[mine].min())
     return last
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 import xarray as xr
 
 from models.inputs import CrossProducts
-from src.average import Average, join, own_effects
+from src.average import FIXED, Average, join, own_effects
 from src.design import Regression
 from src.identify import moves, silent_directions, slopes_in, spoken_rows
 from src.kernel import BLOCKS
@@ -43,8 +43,6 @@ FAMILY = {
     "spill_by": "mu",
     "spill_at": "mu",
 }
-
-FIXED = "fixed by the model"  # how the note of a structural row begins
 
 COLUMNS = [
     *["estimand", "group", "level", "scale", "mean", "sd", "median", "low", "high", "prob", "p_positive"],

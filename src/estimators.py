@@ -9,7 +9,7 @@ import pandas as pd
 
 from src.clusters import twfe_clusters
 from src.frequentist import COLUMNS, Effect, etwfe, etwfe_groups, tabulate, twfe, twfe_exposures
-from src.panel import Panel, PanelError
+from src.panel import Panel, PanelError, in_one_line
 from src.poisson import poisson_etwfe, poisson_twfe, poisson_twfe_cr3, poisson_twfe_exposures
 from src.rings import rings
 from src.staggered import bjs, cs, cs_never, did2s, sunab
@@ -67,7 +67,7 @@ def estimate(
         try:
             tables.append(known[name](panel, exposures, prob))
         except Exception as error:
-            reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"could not run: {in_one_line(error)}"
             absent = Effect("att", None, None, np.nan, np.nan, (panel.treated,), reason)
             tables.append(tabulate(panel, [absent], name, prob).head(1))
     rows = [row for table in tables for row in table.to_dict("records")]

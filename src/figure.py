@@ -44,12 +44,6 @@ MEANING = {
     "spill_control": "others' adoption,\non exposed untreated (spill_control)",
     "overall": "own and others' adoption,\non all rows (overall)",
 }
-STATISTICS = {
-    "zeros": "share of zeros",
-    "dispersion": "variance to mean\nwithin units",
-    "maximum": "largest count",
-    "lag1": "lag-1 correlation\nwithin units",
-}
 ARMS = {"control": "on the untreated", "treated": "on adopters", "difference": "adopters minus untreated"}
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -317,31 +311,6 @@ def distances(results: Results) -> Figure | None:
     lower.set_xlim(0, None)
     lower.set_xlabel("kilometres to the one adopter in reach")
     return finish(figure, [upper], "How far does adoption reach?", source(results, clipped))
-
-
-def predictive(summary: pd.DataFrame, replicates: pd.DataFrame) -> Figure:
-    """Statistics of counts drawn from the model, beside those of the data: a row of panels for each kind of units."""
-    kinds, names = (list(dict.fromkeys(summary[key])) for key in ("kind", "statistic"))
-    figure = Figure(figsize=(WIDTH, 2.1 * len(kinds)))
-    grid = figure.subplots(len(kinds), len(names), squeeze=False)
-    for axis, row in zip(grid.flat, summary.itertuples(), strict=True):
-        mine = (replicates["kind"] == row.kind) & (replicates["statistic"] == row.statistic)
-        axis.hist(replicates.loc[mine, "value"], bins=BINS, color=MODEL, alpha=0.55, label="drawn from the model")
-        axis.axvline(row.observed, color=CLASSICAL, linewidth=2, label="the data")
-        axis.set_title(f"{row.tail:.0%} of draws above", fontsize=9)
-        axis.set_yticks([])
-        axis.grid(visible=False)
-        axis.xaxis.set_major_locator(MaxNLocator(3))
-    for line, kind in zip(grid, kinds, strict=True):
-        line[0].set_ylabel("units that adopt" if kind == "treated" else "units that never do")
-    for axis, name in zip(grid[-1], names, strict=True):
-        axis.set_xlabel(STATISTICS[name])
-    note = (
-        f"{len(replicates) // len(summary):,} replicates: every unit with its own total, spread over its periods as "
-        "the model has it. Units without any event are left out. Tail shares near 0% or 100% say that the model does "
-        "not produce such data. Source: diagnostics.json."
-    )
-    return finish(figure, [grid[0, 0]], "Does the model produce such counts?", note)
 
 
 def chains(tree: xr.DataTree) -> Figure | None:

@@ -16,7 +16,6 @@ from src.command import UserError, command, folder_of
 from src.config import Config
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import xarray as xr
 
@@ -63,7 +62,7 @@ def fit(config: Config) -> int:
             outcomes = estimand.dataset(found.scales["outcome"])
             trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
-            facts = (twins_of(config), errors.events, config.prior.lead, config.prob, config.seed)
+            facts = (twins_of(config), errors, config.prior.lead, config.prob, config.seed)
             beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, shares, *facts))
         tables = {"estimands": found.table} | beside.tables
         for name in set(TABLES) - set(tables):  # of an earlier run of other settings
@@ -137,11 +136,6 @@ def counts_events(likelihood: Any) -> bool:
     return likelihood.name.startswith("poisson")
 
 
-def conditional_poisson(likelihood: Any) -> bool:
-    """Whether a likelihood takes counts as Poisson given the level of their unit."""
-    return likelihood.name == "poisson"
-
-
 def unpooled(config: Config, regression: Regression) -> tuple[str, ...]:
     """Blocks of tau of a model that pools nothing; none where it pools."""
     if config.model.name == "pooled":
@@ -166,20 +160,14 @@ def classifications(panel: Panel, names: Iterable[str]) -> list[str]:
 
     Without those whose levels have fixed effects in every period: nothing is left of their shocks.
     """
+    from src.panel import partition
+
     taken = {partition(factor.code) for factor in panel.fixed.values()}
     found: dict[bytes, str] = {}
     for name in names:
         if name in panel.roster.members:
             found.setdefault(partition(panel.roster.members[name][panel.roster.position]), name)
     return [name for levels, name in found.items() if levels not in taken]
-
-
-def partition(code: np.ndarray) -> bytes:
-    """The same for classifications that put the same units together, however their levels are numbered."""
-    import numpy as np
-
-    _, first, level = np.unique(code, return_index=True, return_inverse=True)
-    return first[level].tobytes()
 
 
 def needs_units(config: Config) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from src.average import join
 from src.design import cell_labels, joint_labels
 from src.exposure import flat_exposures, step_of
 from src.panel import Panel
@@ -103,7 +104,8 @@ def twfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Data
     treated = panel.treated
     fit = regress(panel, {"D": treated})
     effects = [combine(fit, "att", None, None, {"D": 1.0}, treated), *effects_by_group(panel, {})]
-    note = "averages with the variance weights of the regression, some possibly negative" + left_out(exposures)
+    weighing = "averages with the variance weights of the regression, some possibly negative"
+    note = join(weighing, left_out(exposures))
     return tabulate(panel, effects, "twfe", prob, note)
 
 
@@ -198,7 +200,7 @@ def etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
         effects = etwfe_library(panel)
     if not effects or np.isnan([effect.estimate for effect in effects]).any():
         effects = etwfe_regression(panel)
-    return tabulate(panel, effects, "etwfe", prob, left_out(exposures).removeprefix("; "))
+    return tabulate(panel, effects, "etwfe", prob, left_out(exposures))
 
 
 def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -239,7 +241,7 @@ def etwfe_groups(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
             for level, mask in rows.items()
         }
         effects += effects_of_levels(fit, group, rows, weights, len(rows) in CONTRAST_LEVELS)
-    return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures).removeprefix("; "))
+    return tabulate(panel, effects, "etwfe_groups", prob, left_out(exposures))
 
 
 def regress(panel: Panel, columns: dict[str, np.ndarray]) -> Fit:
@@ -350,15 +352,33 @@ def least_squares(
     cluster : str
         Column of the clusters; "a+b" clusters by both.
     """
+    fit = feols(frame, left, right, cluster)
+    with np.errstate(invalid="ignore", divide="ignore"):  # t values of what has no variance
+        slopes = fit.coef()
+    n = len(frame)
+    free = n - len(slopes) - frame["time"].nunique() - sum(frame[name].nunique() - 1 for name in level_columns(frame))
+    factor = (n - 1) / free if free > 0 else np.nan
+    return slopes, pd.DataFrame(factor * fit._vcov, slopes.index, slopes.index)
+
+
+def level_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns of level x period."""
+    return [name for name in frame.columns if re.fullmatch(r"f\d+", name)]
+
+
+def feols(frame: pd.DataFrame, left: str, right: list[str], cluster: str = "unit", lean: bool = True):
+    """pyfixest's regression with unit and period effects; parameters as of `least_squares`.
+
+    `lean` leaves out residuals and all else that is of the size of the frame.
+    """
     import pyfixest
 
-    fixed = [name for name in frame.columns if re.fullmatch(r"f\d+", name)]  # level x period
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         # pyfixest 0.60 calls what pandas 3.1 deprecates, and announces the columns that `Fit.null` accounts for
         warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
         warnings.filterwarnings("ignore", message=r"\s*\d+ variables dropped due to multicollinearity")
-        fit = pyfixest.feols(
-            f"{left} ~ {' + '.join(right)} | {' + '.join(['unit', 'time', *fixed])}",
+        return pyfixest.feols(
+            f"{left} ~ {' + '.join(right) or '1'} | {' + '.join(['unit', 'time', *level_columns(frame)])}",
             frame,
             vcov={"CRV1": cluster},
             ssc=pyfixest.ssc(k_adj=False),
@@ -366,13 +386,8 @@ def least_squares(
             fixef_rm="none",
             # alternating projections stall where units are seen in few and different periods, as in rotating panels
             demeaner=pyfixest.LsmrDemeaner(fixef_atol=1e-12, fixef_btol=1e-12),
-            lean=True,
+            lean=lean,
         )
-        slopes = fit.coef()
-    n = len(frame)
-    free = n - len(slopes) - frame["time"].nunique() - sum(frame[name].nunique() - 1 for name in fixed)
-    factor = (n - 1) / free if free > 0 else np.nan
-    return slopes, pd.DataFrame(factor * fit._vcov, slopes.index, slopes.index)
 
 
 def combine(
@@ -550,7 +565,7 @@ def tabulate(
     percent = 100 (exp(effect) - 1): its standard error by the delta method, its interval by transforming the endpoints.
     Student's t has `dof` degrees of freedom, (units - 1) where not given.
     """
-    quantile = float(stdtrit(len(np.unique(panel.unit)) - 1 if dof is None else dof, (1 + prob) / 2))
+    quantile = quantile_of(panel, prob, dof)
     records = []
     for effect in effects:
         estimate, se = effect.estimate, effect.se
@@ -561,11 +576,16 @@ def tabulate(
                 numbers["percent"] = (ends[0], float(100 * np.exp(estimate) * se), ends[1], ends[2])
         named = {"estimand": effect.estimand, "group": effect.group, "level": effect.level}
         n_obs = sum(int(mask.sum()) for mask in effect.rows)
-        notes = "; ".join(part for part in (effect.note, note, few_units(panel, effect)) if part)
+        notes = join(effect.note, note, few_units(panel, effect))
         for scale, (middle, spread, low, high) in numbers.items():
             values = {"estimate": middle, "se": spread, "low": low, "high": high, "prob": prob}
             records.append(named | {"scale": scale, "estimator": estimator} | values | {"n_obs": n_obs, "note": notes})
     return pd.DataFrame(records, columns=COLUMNS)
+
+
+def quantile_of(panel: Panel, prob: float, dof: int | None = None) -> float:
+    """Half an interval in standard errors: Student's t with `dof` degrees of freedom, (units - 1) where not given."""
+    return float(stdtrit(len(np.unique(panel.unit)) - 1 if dof is None else dof, (1 + prob) / 2))
 
 
 def few_units(panel: Panel, effect: Effect) -> str:
@@ -578,7 +598,7 @@ def few_units(panel: Panel, effect: Effect) -> str:
 
 def left_out(exposures: dict[str, np.ndarray]) -> str:
     """What an estimator without exposures says where the model has them."""
-    return "; spillovers are left out" if exposures else ""
+    return "spillovers are left out" if exposures else ""
 
 
 def is_weighted(panel: Panel) -> bool:

@@ -81,8 +81,8 @@ class Errors:
     Attributes
     ----------
     serial : {"none", "ar1"}
-    scale : {"common", "unit"}
-        Of counts, "common" is no disturbance at all.
+    scale : {"common", "unit", "none"}
+        "none", of counts alone, is no disturbance at all.
     shocks : tuple of str
         Exposures or groups whose levels have shocks of their own in every period.
     events : bool
@@ -98,6 +98,11 @@ class Errors:
     def plain(self) -> bool:
         """Independent errors of one scale: nothing to estimate beforehand."""
         return self.serial == "none" and self.scale == "common" and not self.shocks
+
+    @property
+    def conditional(self) -> bool:
+        """Counts are Poisson given the total of their unit."""
+        return self.events and self.scale == "none"
 
 
 @dataclass(frozen=True)

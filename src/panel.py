@@ -250,6 +250,17 @@ def first_rows(unit: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
 
 
+def partition(code: np.ndarray) -> bytes:
+    """The same for classifications that put the same units together, however their levels are numbered."""
+    _, first, level = np.unique(code, return_index=True, return_inverse=True)
+    return first[level].tobytes()
+
+
+def in_one_line(error: Exception) -> str:
+    """Kind and words of an error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def count(n: int | np.integer, noun: str) -> str:
     """A count with its noun: "1 unit", "1,200 rows"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -23,8 +23,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from src.average import ENDS, join
 from src.exposure import flat_exposures, step_of
 from src.frequentist import (
     COLUMNS,
@@ -34,19 +34,20 @@ from src.frequentist import (
     labels_of_levels,
     left_out,
     level_periods,
+    quantile_of,
     standard_covariates,
     treated_levels,
     treated_sets,
 )
 from src.frequentist import regress as linear
 from src.panel import Panel
-from src.rates import ENDS
 from src.scores import information, scores
 
 NO_EVENTS = (
     "not identified: some of these rows belong to a cell without events, or to units without any before adoption"
 )
 
+ONE = "one effect for all, with the weights of the regression"
 COLLINEAR = "not identified: collinear"
 ALONE = "no jackknife: one unit alone tells it"
 
@@ -62,25 +63,33 @@ def poisson_twfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) ->
     prob : float
         Mass of the intervals.
     """
-    note = "one effect for all, with the weights of the regression" + left_out(exposures)
-    return tabulated(of_dummies(panel, prob, {}, jackknife=False), "poisson_twfe", note)
+    note = join(ONE, left_out(exposures))
+    return tabulated(of_dummies(panel, prob, jackknife=False), "poisson_twfe", note)
 
 
 def poisson_twfe_cr3(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
     """The same with the jackknife by units (CR3); parameters as there."""
-    note = "one effect for all, with the weights of the regression; jackknife by units" + left_out(exposures)
-    return tabulated(of_dummies(panel, prob, {}, jackknife=True), "poisson_twfe_cr3", note)
+    note = join(ONE, "jackknife by units", left_out(exposures))
+    return tabulated(of_dummies(panel, prob, jackknife=True), "poisson_twfe_cr3", note)
 
 
-def of_dummies(panel: Panel, prob: float, beside: dict[str, np.ndarray], jackknife: bool) -> list[dict]:
-    """One adoption dummy, and one for each level of every group, `beside` other columns."""
-    records = averages(panel, {"D": panel.treated}, [("att", None, None, panel.treated)], prob, (), beside, jackknife)
+def of_dummies(panel: Panel, prob: float, jackknife: bool) -> list[dict]:
+    """One adoption dummy, and one for each level of every group."""
+    whole = {"D": panel.treated}
+    fit = regress(panel, whole, {}, jackknife)
+    records = averages(panel, fit, whole, [("att", None, None, panel.treated)], prob)
+    return [*records, *of_levels(panel, prob, {}, jackknife)]
+
+
+def of_levels(panel: Panel, prob: float, beside: dict[str, np.ndarray], jackknife: bool) -> list[dict]:
+    """One regression a group and pairwise interaction, a dummy for each level, `beside` other columns."""
+    records = []
     for group, label in labels_of_levels(panel).items():
         rows = treated_levels(panel, label)
         wanted = [("att_by", group, level, mask) for level, mask in rows.items()]
-        of_levels = combinations(rows, 2) if group in panel.groups and len(rows) in CONTRAST_LEVELS else ()
-        pairs = [(group, a, b) for a, b in of_levels]
-        records += averages(panel, rows, wanted, prob, pairs, beside, jackknife)
+        contrasted = group in panel.groups and len(rows) in CONTRAST_LEVELS
+        pairs = [(group, a, b) for a, b in combinations(rows, 2)] if contrasted else []
+        records += averages(panel, regress(panel, rows, beside, jackknife), rows, wanted, prob, pairs)
     return records
 
 
@@ -104,9 +113,10 @@ def poisson_twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob:
     flat, treated = flat_exposures(panel, exposures), panel.treated
     others = {f"S[{name}]": share for name, share in exposures.items() if name not in flat}
     adopters = {f"D:S[{name}]": treated * share for name, share in exposures.items()}
-    records = of_dummies(panel, prob, others | adopters, jackknife=False)
-    columns = {"D": treated.astype(float)} | others | adopters
-    fit = regress(panel, {"D": treated}, others | adopters)
+    columns, whole = {"D": treated.astype(float)} | others | adopters, {"D": treated}
+    fit = regress(panel, whole, others | adopters)
+    records = averages(panel, fit, whole, [("att", None, None, treated)], prob)
+    records += of_levels(panel, prob, others | adopters, jackknife=False)
     names, matrix = list(columns), np.column_stack(list(columns.values()))
     coefficients, unknown = np.nan_to_num(fit.coefficients), np.isnan(fit.coefficients)
     null = linear(panel, columns).null  # collinear as columns are, whatever the likelihood
@@ -117,7 +127,7 @@ def poisson_twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob:
         "all": np.ones(len(names), dtype=bool),
     }
     base = fit.mean * np.exp(-matrix @ coefficients)
-    quantile = float(stdtrit(len(np.unique(panel.unit)) - 1, (1 + prob) / 2))
+    quantile = quantile_of(panel, prob)
     exposed = np.any([share > 0 for share in exposures.values()], axis=0)
     of_rows = {"spill_control": ~treated & exposed, "overall": np.ones(len(treated), dtype=bool)}
 
@@ -154,7 +164,7 @@ def poisson_twfe_exposures(panel: Panel, exposures: dict[str, np.ndarray], prob:
                 value = float(weights @ coefficients)
                 n_obs = int((rows & (share > 0)).sum())
                 record("spill_per_pp", name, level, n_obs, dict.fromkeys(("percent", "log"), (value, weights)))
-    return tabulated(records, "poisson_twfe_exposures", "one effect for all, with the weights of the regression")
+    return tabulated(records, "poisson_twfe_exposures", ONE)
 
 
 def poisson_etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -171,38 +181,36 @@ def poisson_etwfe(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -
     sets = treated_sets(panel)
     cells = {str(level): mask for (estimand, level), mask in sets.items() if estimand == "att_gt"}
     wanted = [(estimand, None, level, mask) for (estimand, level), mask in sets.items()]
-    return tabulated(averages(panel, cells, wanted, prob), "poisson_etwfe", left_out(exposures).removeprefix("; "))
+    fit = regress(panel, cells, {})
+    return tabulated(averages(panel, fit, cells, wanted, prob), "poisson_etwfe", left_out(exposures))
 
 
 def averages(
     panel: Panel,
+    fit: Fit,
     cells: dict[str, np.ndarray],
     wanted: list[tuple],
     prob: float,
     pairs: Iterable[tuple] = (),
-    beside: dict[str, np.ndarray] | None = None,
-    jackknife: bool = False,
 ) -> list[dict]:
-    """Proportional effects and row averages over sets of treated rows from one regression on dummies of cells.
+    """Proportional effects and row averages over sets of treated rows.
 
     Parameters
     ----------
     panel : Panel
+    fit : Fit
+        Of `cells`, and of other columns after them: sets of rows are then to be single cells, because their weights
+        leave what others do out.
     cells : dict of str to array of bool, shape (row,)
         Partition of the treated rows.
     wanted : list of (estimand, group, level, rows)
     prob : float
     pairs : iterable of (group, level, level)
         Contrasts of two cells.
-    beside : dict of str to array, shape (row,), optional
-        Other columns. Sets of rows are then to be single cells: their weights leave what others do out.
-    jackknife : bool
-        See `regress`.
     """
-    fit = regress(panel, cells, beside or {}, jackknife)
     tau, covariance, mean = fit.coefficients[: len(cells)], fit.covariance[: len(cells), : len(cells)], fit.mean
     inside = np.array(list(cells.values()), dtype=float)
-    quantile = float(stdtrit(len(np.unique(panel.unit)) - 1, (1 + prob) / 2))
+    quantile = quantile_of(panel, prob)
     known = np.isfinite(tau)
     filled = np.where(known, tau, 0.0)
     base = mean * np.exp(-filled @ inside)
@@ -342,8 +350,5 @@ def is_told(panel: Panel, cell: np.ndarray) -> bool:
 
 def tabulated(records: list[dict], estimator: str, note: str) -> pd.DataFrame:
     """Tidy rows in the order of `COLUMNS`."""
-    joined = [
-        record | {"estimator": estimator, "note": "; ".join(part for part in (record["note"], note) if part)}
-        for record in records
-    ]
+    joined = [record | {"estimator": estimator, "note": join(record["note"], note)} for record in records]
     return pd.DataFrame(joined, columns=COLUMNS)

@@ -22,13 +22,17 @@ Source: Gelman, Meng & Stern (1996) for posterior predictive checks.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.collapse import Collapsed
+from src.figure import BINS, CLASSICAL, MODEL, WIDTH, finish
 from src.nuisance import Shock
 from src.panel import Panel
 from src.rates import all_coefficients
@@ -42,7 +46,7 @@ WORDS = {
     "maximum": "largest count",
     "lag1": "lag-1 correlation within units",
 }
-KINDS = ("treated", "control")
+KINDS = {"treated": "units that adopt", "control": "units that never adopt"}
 
 
 def check(collapsed: Collapsed, theta: xr.DataArray, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -152,25 +156,47 @@ def statistics(count: np.ndarray, real: np.ndarray) -> dict[str, float]:
     }
 
 
-def record(predicted: tuple[pd.DataFrame, pd.DataFrame] | None) -> dict:
-    """The statistics for diagnostics.json, and in sentences what is surprising; empty where nothing was checked."""
-    if predicted is None:
-        return {}
-    summary, _ = predicted
+def record(summary: pd.DataFrame) -> dict:
+    """The statistics for diagnostics.json, and in sentences what is surprising."""
     return {"predictive": summary.to_dict("records"), "surprises": list(surprises(summary))}
 
 
 def surprises(summary: pd.DataFrame) -> Iterator[str]:
     """A sentence for each statistic of the data that hardly any replicate has."""
     for _, row in summary[(summary["tail"] - 0.5).abs() > 0.5 - SURPRISING].iterrows():
-        who = "units that adopt" if row["kind"] == "treated" else "units that never adopt"
         seen, low, high = (plain(row[name]) for name in ("observed", "low", "high"))
+        what, who = WORDS[row["statistic"]], KINDS[row["kind"]]
         yield (
-            f"Counts drawn from the model are unlike the data: {WORDS[row['statistic']]} is {seen} among {who}, and "
-            f"{low} to {high} in 95% of the draws (figures/predictive.png)."
+            f"Counts drawn from the model are unlike the data: {what} is {seen} among {who}, and {low} to {high} "
+            "in 95% of the draws (figures/predictive.png)."
         )
 
 
 def plain(value: float) -> str:
     """Three digits, more where a number has more before its point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw(summary: pd.DataFrame, replicates: pd.DataFrame) -> Figure:
+    """Statistics of counts drawn from the model, beside those of the data: a row of panels for each kind of units."""
+    kinds, names = (list(dict.fromkeys(summary[key])) for key in ("kind", "statistic"))
+    figure = Figure(figsize=(WIDTH, 2.1 * len(kinds)))
+    grid = figure.subplots(len(kinds), len(names), squeeze=False)
+    for axis, row in zip(grid.flat, summary.itertuples(), strict=True):
+        mine = (replicates["kind"] == row.kind) & (replicates["statistic"] == row.statistic)
+        axis.hist(replicates.loc[mine, "value"], bins=BINS, color=MODEL, alpha=0.55, label="drawn from the model")
+        axis.axvline(row.observed, color=CLASSICAL, linewidth=2, label="the data")
+        axis.set_title(f"{row.tail:.0%} of draws above", fontsize=9)
+        axis.set_yticks([])
+        axis.grid(visible=False)
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+    for line, kind in zip(grid, kinds, strict=True):
+        line[0].set_ylabel(textwrap.fill(KINDS[kind], 12))
+    for axis, name in zip(grid[-1], names, strict=True):
+        axis.set_xlabel(textwrap.fill(WORDS[name], 18))
+    note = (
+        f"{len(replicates) // len(summary):,} replicates: every unit with its own total, spread over its periods as "
+        "the model has it. Units without any event are left out. Tail shares near 0% or 100% say that the model does "
+        "not produce such data. Source: diagnostics.json."
+    )
+    return finish(figure, [grid[0, 0]], "Does the model produce such counts?", note)

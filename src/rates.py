@@ -38,30 +38,19 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import BY
-from src.average import Average, own_map, placed
+from src.average import ENDS, FIXED, OWN, Average, own_map, placed
+from src.chance import MOST_LOG, Probabilities, any_event
 from src.collapse import Collapsed
 from src.counts import Levels
 from src.design import NUISANCE, Regression
-from src.estimand import FIXED, Scale, Scales, percent
+from src.estimand import Scale, Scales, percent
 from src.kernel import BLOCKS
 
 CHUNK = 8_000_000  # numbers at a time
-MOST_LOG = 60.0
 MOST_SHARE = 0.9  # of one row in its unit
-NODES = 40  # of the integral over the disturbance
-FEWEST, MOST, STEP = -16.0, 12.0, 0.01  # log means of a table of probabilities
 SLOPES = ("spill_per_pp", "spill_by", "spill_at", "lead")  # ratios of means by themselves
-OWN = ("att", "att_by", "att_event", "att_cohort", "att_gt", "direct")
-ENDS = dict.fromkeys(OWN, ("own", "none")) | {
-    "total_treated": ("all", "none"),
-    "spill_control": ("all", "none"),
-    "overall": ("all", "none"),
-    "spill_treated": ("all", "own"),
-    "switching": ("all", "others"),
-}  # what is felt in the two worlds that an estimand compares
 BY_GROUP = {"att": "", "att_event": "event_time", "att_cohort": "cohort"}  # group of the companions of an estimand
 SUMMED = ("total_treated", "spill_treated", "spill_control", "overall")  # also as totals, under their own names
-MARGINS = ("att_any", "att_given_any")
 
 
 @dataclass(frozen=True)
@@ -118,15 +107,13 @@ def count_scales(
     seed : int
         Of the draws of levels, periods and covariates.
     """
-    of_slopes = [k for k, average in enumerate(found) if average.estimand in SLOPES]
     sums, carried = drawn_sums(collapsed, theta, found, seed)
-    scales, known = (on_scales(one, found) for one in (sums, true_sums(collapsed.regression, found)))
-    scales["percent"][1][:, of_slopes] = percent(draws.reshape(-1, len(found))[:, of_slopes])
-    known["percent"][1][:, of_slopes] = percent(np.array([[found[k].truth for k in of_slopes]]))
-    said = {
-        "outcome": ["no number of events: a ratio by itself" if k in of_slopes else c for k, c in enumerate(carried)]
-    }
-    said["percent"] = carried
+    truth = np.array([average.truth for average in found])
+    scales = on_scales(sums, found, draws.reshape(-1, len(found)))
+    known = on_scales(true_sums(collapsed.regression, found), found, truth[None])
+    alone = "no number of events: a ratio by itself"
+    of_events = [alone if average.estimand in SLOPES else c for average, c in zip(found, carried, strict=True)]
+    said = {"outcome": of_events, "percent": carried}
     together = {}
     for name, (averages, values) in scales.items():
         silent = [not average.identified for average in averages]
@@ -135,7 +122,6 @@ def count_scales(
         together[name] = Scale(
             averages, values.reshape(*draws.shape[:2], len(averages)), known[name][1][0], said[name] + companions
         )
-    truth = np.array([average.truth for average in found])
     return together | {"log": Scale(found, draws, truth, [""] * len(found))}
 
 
@@ -166,30 +152,38 @@ class Sums:
         return cls(base, gain, least, most, np.full(estimands, np.nan))
 
 
-def on_scales(sums: Sums, found: list[Average]) -> dict[str, tuple[list[Average], np.ndarray]]:
-    """The estimands in events and in percent, and their values, shape (draw, estimand)."""
+def on_scales(sums: Sums, found: list[Average], log: np.ndarray) -> dict[str, tuple[list[Average], np.ndarray]]:
+    """The estimands in events and in percent, and their values, shape (draw, estimand).
+
+    `log`, of that shape, has row averages in log points: what slopes of exposures and leads are in percent.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
+        before, after = sums.base / sums.least, (sums.base + sums.gain) / sums.most
         rates = {
             "outcome": sums.gain / sums.size,
             "percent": 100 * np.where(sums.base > 0, sums.gain / sums.base, np.nan),
         }
-        before, after = sums.base / sums.least, (sums.base + sums.gain) / sums.most
         companions = {
-            ("outcome", "total_events"): sums.gain,
-            ("outcome", "att_any"): (sums.most - sums.least) / sums.size,
-            ("outcome", "att_given_any"): after - before,
-            ("percent", "att_any"): 100 * (sums.most / sums.least - 1),
-            ("percent", "att_given_any"): 100 * (after / before - 1),
+            "outcome": {
+                "total_events": sums.gain,
+                "att_any": (sums.most - sums.least) / sums.size,
+                "att_given_any": after - before,
+            },
+            "percent": {
+                "att_any": 100 * (sums.most / sums.least - 1),
+                "att_given_any": 100 * (after / before - 1),
+            },
         }
+    slopes = [average.estimand in SLOPES for average in found]
+    rates["percent"][:, slopes] = percent(log[:, slopes])
     scales = {}
     for name, values in rates.items():
         contrasts(values, found, name == "percent")
         averages, columns = list(found), [values]
-        for (scale, estimand), of_companion in companions.items():
-            if scale == name:
-                mine = companions_of(found, estimand)
-                averages += list(mine.values())
-                columns.append(of_companion[:, list(mine)])
+        for estimand, of_companion in companions[name].items():
+            mine = companions_of(found, estimand)
+            averages += list(mine.values())
+            columns.append(of_companion[:, list(mine)])
         scales[name] = averages, np.hstack(columns)
     return scales
 
@@ -286,45 +280,6 @@ def drawn_sums(collapsed: Collapsed, theta: xr.DataArray, found: list[Average], 
     return sums, carried
 
 
-@dataclass(frozen=True)
-class Probabilities:
-    """log p of any event, by the logarithm x of the mean without its disturbance, for some variances of that.
-
-        p(x, V) = 1 - E[exp(-exp(x + sqrt(V) e))],    e ~ Normal(0, 1)
-
-    Attributes
-    ----------
-    x : array, shape (node,)
-    log : array, shape (variance, node)
-    """
-
-    x: np.ndarray
-    log: np.ndarray
-
-    @classmethod
-    def of(cls, variance: np.ndarray) -> Probabilities:
-        """The table, by Gauss-Hermite quadrature; linear interpolation of log p is exact to 1e-5."""
-        x = np.arange(FEWEST, MOST, STEP)
-        log = [np.log(any_event(x, np.full(len(x), v))) for v in variance]
-        return cls(x, np.array(log))
-
-    def at(self, x: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """p at x for the variances at the positions `which`, of the same shape."""
-        found = np.zeros(x.shape)
-        for position, log in enumerate(self.log):
-            mine = which == position
-            rare = np.minimum(x[mine] - FEWEST, 0.0)  # there p is in proportion to the mean
-            found[mine] = np.exp(np.interp(x[mine], self.x, log) + rare)
-        return found
-
-
-def any_event(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """p(x, V) of `Probabilities`, shape as given."""
-    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
-    power = x[..., None] + np.sqrt(variance)[..., None] * node
-    return -np.expm1(-np.exp(np.minimum(power, MOST_LOG))) @ weight / weight.sum()
-
-
 def share_of_unit(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """q_it, the share of each of the `rows` without adoption in what f expects of its unit, shape (draw, row)."""
     panel = regression.panel
@@ -416,9 +371,8 @@ def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
 
 def truths(regression: Regression, found: list[Average]) -> np.ndarray:
     """What is true of every estimand in percent; NaN where it is not known, shape (estimand,)."""
-    known = on_scales(true_sums(regression, found), found)["percent"][1][0, : len(found)]
-    slopes = [average.estimand in SLOPES for average in found]
-    return np.where(slopes, percent(np.array([average.truth for average in found])), known)
+    truth = np.array([[average.truth for average in found]])
+    return on_scales(true_sums(regression, found), found, truth)["percent"][1][0, : len(found)]
 
 
 def true_sums(regression: Regression, found: list[Average]) -> Sums:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, cast
 
 from src.command import UserError, command, home, say
 from src.config import RecoverConfig
-from src.panel import count
+from src.panel import count, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,7 +262,7 @@ def work(study: Study, share: list[int], folder: Path, writer: Connection) -> No
             report = Report(r)
         except Exception as error:  # one panel that cannot be fitted is a finding, not the end of the study
             write(traceback.format_exc(), failure)
-            report = Report(r, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            report = Report(r, in_one_line(error))
         try:
             writer.send(report)
         except BrokenPipeError:  # nobody listens any more: the study was killed

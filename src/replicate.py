@@ -33,7 +33,6 @@ from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
 from src.fit import (
     build_model,
-    conditional_poisson,
     counts_events,
     errors_of,
     learned_kernel,
@@ -152,7 +151,7 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
             rows = model_rows(found, draws, truth)
             rows = pd.concat([rows, explained_rows(theta, evidence[units].regression)], ignore_index=True)
             parts.append(rows.assign(estimator=model))
-            if conditional_poisson(study.likelihood):
+            if errors_of(config, evidence[units].regression).conditional:
                 se = sandwich.clustered(evidence[units], theta, draws, STRIDE * study.seed + r)
                 parts.append(normal_rows(found, draws, truth, se).assign(estimator=model + sandwich.CLUSTERED))
             checks[model]["rhat"] = float(az.rhat(draws[..., 0]))

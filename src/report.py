@@ -155,13 +155,13 @@ def in_short(rows: pd.DataFrame, beside: Scrutiny, scale: str) -> list[str]:
             f"Others' adoption changed that of exposed units that did not adopt by {said(others.iloc[0], scale)}."
         )
     else:
-        sentences += list(among_first(rows, scale))[:1]
+        sentences += list(among_groups(rows, scale))[:1]
     agreement = beside.said.get("agreement", ())
     return [*sentences, *agreement[:1]][:3]
 
 
-def among_first(rows: pd.DataFrame, scale: str) -> Iterator[str]:
-    """How the effect differs between the levels of the first group."""
+def among_groups(rows: pd.DataFrame, scale: str) -> Iterator[str]:
+    """How the effect differs between the levels of each group."""
     by = identified(rows, "att_by")
     by = by[~by["group"].str.contains(":", regex=False)]
     for group, part in by.groupby("group", sort=False):
@@ -210,9 +210,8 @@ def numbers(name: str, table: pd.DataFrame, beside: Scrutiny, scale: str) -> tup
         ),
     }
     frame, columns = chosen.get(name, (pd.DataFrame(), []))
-    return columns, [[cell(value) for value in row] for row in frame[columns].to_numpy(dtype=object)] if len(
-        frame
-    ) else []
+    shown = frame[columns].itertuples(index=False) if len(frame) else ()
+    return columns, [[cell(value) for value in row] for row in shown]
 
 
 def cell(value: object) -> str:
@@ -294,11 +293,7 @@ def answers(
             f"By periods since adoption (0 is the first treated one): {'; '.join(dict.fromkeys((ends[0], ends[-1])))}."
         )
         yield "How did the effect unfold?", [text, "The figure has the whole path."]
-    by = identified(rows, "att_by")
-    by = by[~by["group"].str.contains(":", regex=False)]
-    sentences = [
-        text for group, part in by.groupby("group", sort=False) for text in among(str(group), part, rows, scale)
-    ]
+    sentences = list(among_groups(rows, scale))
     if sentences:
         yield "For whom?", sentences
     yield "What did adoption do to the others?", on_others(rows, spills, scale)

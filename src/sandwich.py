@@ -38,6 +38,7 @@ def clustered(collapsed: Collapsed, theta: xr.DataArray, draws: np.ndarray, seed
     theta : DataArray, dims (chain, draw, column)
         In log points.
     draws : array, shape (chain, draw, estimand)
+        Of two chains or more.
     seed : int
     """
     regression = collapsed.regression
@@ -59,11 +60,10 @@ def clustered(collapsed: Collapsed, theta: xr.DataArray, draws: np.ndarray, seed
     a = information(columns, mean, unit)
     chains, per_chain = draws.shape[:2]
     flat = draws.reshape(chains * per_chain, -1)
-    half = np.arange(len(flat)) < (chains // 2 or 1) * per_chain
-    halves = (half, ~half) if chains > 1 else (np.arange(len(flat)) % 2 == 0, np.arange(len(flat)) % 2 == 1)
+    half = np.arange(len(flat)) < chains // 2 * per_chain
     first, second = (
         (coefficients[mine] - coefficients[mine].mean(axis=0)).T @ (flat[mine] - flat[mine].mean(axis=0)) / mine.sum()
-        for mine in halves
+        for mine in (half, ~half)
     )
     told, robust = (first * (a @ second)).sum(axis=0), ((t @ first) * (t @ second)).sum(axis=0)
     variance = flat.var(axis=0, ddof=1)
@@ -86,14 +86,14 @@ def with_clustered_errors(
         As of `clustered`.
     prob : float
     """
-    parts, quantile = [], norm.ppf((1 + prob) / 2)
-    for scale in ("percent", "log"):
-        draws = log_ratio(scales[scale].draws) if scale == "percent" else scales[scale].draws
-        se = clustered(collapsed, theta, draws, seed)
+    found = {"percent": log_ratio(scales["percent"].draws), "log": scales["log"].draws}
+    errors = clustered(collapsed, theta, np.concatenate(list(found.values()), axis=-1), seed)
+    quantile, parts = norm.ppf((1 + prob) / 2), []
+    for (scale, draws), se in zip(found.items(), np.split(errors, [found["percent"].shape[-1]]), strict=True):
         middle = draws.mean(axis=(0, 1))
         ends = np.array([middle, middle - quantile * se, middle + quantile * se])
-        mine = table[table["scale"] == scale]
+        sd = se
         if scale == "percent":
-            ends, se = 100 * np.expm1(ends), 100 * np.exp(middle) * se
-        parts.append(mine.assign(mean=ends[0], sd=se, low=ends[1], high=ends[2]))
+            ends, sd = 100 * np.expm1(ends), 100 * np.exp(middle) * se
+        parts.append(table[table["scale"] == scale].assign(mean=ends[0], sd=sd, low=ends[1], high=ends[2]))
     return pd.concat(parts, ignore_index=True)

@@ -13,12 +13,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, estimand, figure, predictive, sensitivity, weights
+from src import agree, compare, estimand, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.estimand import Scale
-from src.panel import Panel
-from src.sandwich import CLUSTERED
+from src.nuisance import Errors
+from src.panel import Panel, in_one_line
 
 Figures = dict[str, Callable[[], Figure | None]]
 LOUD = 0.5  # posterior SD of the average effect over its prior SD
@@ -67,8 +67,7 @@ class Given:
         Exposures.
     estimators : tuple of str
         Keys of `src.estimators.ESTIMATORS`.
-    events : bool
-        The outcome is a count.
+    errors : Errors
     slope_sd : float
         SD of the slope of violations at adoption, in units of s.
     prob : float
@@ -80,7 +79,7 @@ class Given:
     collapsed: Collapsed
     shares: dict[str, np.ndarray]
     estimators: tuple[str, ...]
-    events: bool
+    errors: Errors
     slope_sd: float
     prob: float
     seed: int
@@ -93,14 +92,16 @@ class Given:
     @property
     def additive(self) -> Scale:
         """The estimands on the scale on which effects add up."""
-        return self.answer.scales["log" if self.events else "outcome"]
+        return self.answer.scales["log" if self.errors.events else "outcome"]
 
 
 def scrutinise(given: Given) -> Scrutiny:
     """Everything that a run says beside its posterior; what cannot be had is said, and the rest goes on."""
     found = compared(given)
     others = (
-        {"replicates of the data": replicated} if given.events else {"what two-way fixed effects average": averaged}
+        {"replicates of the data": replicated}
+        if given.errors.events
+        else {"what two-way fixed effects average": averaged}
     )
     for subject, piece in (others | {"violations of parallel trends": violations}).items():
         found = together(found, attempted(subject, piece, given))
@@ -112,8 +113,7 @@ def attempted(subject: str, piece: Callable[[Given], Scrutiny], given: Given) ->
     try:
         return piece(given)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Scrutiny({}, {"handled": [f"{subject}: could not be computed ({reason})"]})
+        return Scrutiny({}, {"handled": [f"{subject}: could not be computed ({in_one_line(error)})"]})
 
 
 def together(one: Scrutiny, two: Scrutiny) -> Scrutiny:
@@ -138,8 +138,8 @@ def compared(given: Given) -> Scrutiny:
 def replicated(given: Given) -> Scrutiny:
     """Counts drawn from the model."""
     predicted = predictive.check(given.collapsed, given.answer.theta, given.seed)
-    record = predictive.record(predicted)
-    figures: Figures = {"predictive": lambda: figure.predictive(*predicted)}
+    record = predictive.record(predicted[0])
+    figures: Figures = {"predictive": lambda: predictive.draw(*predicted)}
     return Scrutiny({"predictive": predicted[0]}, {"warnings": record["surprises"]}, record, figures)
 
 
@@ -167,12 +167,12 @@ def violations(given: Given) -> Scrutiny:
     draws = sensitivity.violated(leads, event_times, share, collapsed.s, slope_sd, given.seed)
     table, breakdown = sensitivity.table(*draws, given.prob)
     unit = "units of the outcome"
-    if given.events or given.panel.is_log:
-        unit = "log points, every row alike" if given.events else "log points"
+    if given.errors.events or given.panel.is_log:
+        unit = "log points, every row alike" if given.errors.events else "log points"
     said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown, unit)]}
-    too_sure = any(name.endswith(CLUSTERED) for name in given.answer.tables)  # Poisson whatever the dispersion
-    said["warnings"] = [leads.in_words()] if leads.speaks_against() and not too_sure else []
-    if not given.events:
+    # a conditional Poisson is too sure of everything
+    said["warnings"] = [leads.in_words()] if leads.speaks_against() and not given.errors.conditional else []
+    if not given.errors.events:
         classical = attempted("HonestDiD", bounded, given)
         table = pd.concat([table, *classical.tables.values()], ignore_index=True)
         said |= classical.said

@@ -33,12 +33,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
+from scipy.special import softmax
 
 from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
-from src.frequentist import mean, regress
+from src.frequentist import regress
 from src.leads import Leads
 from src.panel import Panel
-from src.staggered import event_sets, relative_cells
+from src.staggered import averaged, event_sets, relative_cells
 
 KAPPAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 FINE = np.arange(0.0, 5.01, 0.05)  # in which the breakdown is looked for
@@ -66,10 +67,10 @@ class Walk:
 
     @classmethod
     def at(cls, distance: np.ndarray, first: int) -> Walk:
-        """At distances from e = -1, all on one side of it; innovation i counts from distance i + `first` on."""
+        """At distances from e = -1 to one side of it; innovation i, from 1 on, counts from distance i + `first` on."""
         size = np.abs(distance)
         nodes = np.arange(1, size.max(initial=1) + 1)
-        steps = np.maximum(size[:, None] - nodes[None] + (1 if first == 0 else 0), 0).astype(float)
+        steps = np.maximum(size[:, None] - nodes[None] + 1 - first, 0).astype(float)
         return cls(distance.astype(float), steps)
 
 
@@ -81,6 +82,7 @@ def violated(
     Parameters
     ----------
     leads : Leads
+        One of them at -2.
     event_times : array of int, shape (event time,)
         Of the effects.
     weights : array, shape (event time,)
@@ -96,7 +98,7 @@ def violated(
     precision = np.linalg.inv(leads.covariance[np.ix_(told, told)])
     pull = precision @ leads.mean[told]
     precision = precision - np.eye(len(told)) / slope_sd**2  # the leads' own prior gives way to the walk's
-    pull_of = {}
+    posterior_of = {}
     sigmas = s * np.geomspace(1e-3, 3.0, SIGMAS)
     log = np.empty(SIGMAS)
     for k, sigma in enumerate(sigmas):
@@ -104,17 +106,17 @@ def violated(
         prior += 1e-10 * np.trace(prior) * np.eye(len(told))
         covariance = np.linalg.inv(np.linalg.inv(prior) + precision)
         covariance = (covariance + covariance.T) / 2
-        pull_of[k] = covariance @ pull, covariance
+        posterior_of[k] = covariance @ pull, covariance
         size = np.linalg.slogdet(np.eye(len(told)) + prior @ precision)[1]
         log[k] = 0.5 * pull @ covariance @ pull - 0.5 * size + stats.halfnorm.logpdf(sigma, scale=s / 2) + np.log(sigma)
-    chosen = rng.choice(SIGMAS, DRAWS, p=np.exp(log - log.max()) / np.exp(log - log.max()).sum())
+    chosen = rng.choice(SIGMAS, DRAWS, p=softmax(log))
     drawn = np.empty((DRAWS, len(told)))
     for k in np.unique(chosen):
         mine = chosen == k
-        drawn[mine] = rng.multivariate_normal(*pull_of[k], int(mine.sum()), method="eigh")
+        drawn[mine] = rng.multivariate_normal(*posterior_of[k], int(mine.sum()), method="eigh")
     noise = rng.multivariate_normal(np.zeros(len(weights)), leads.path_covariance, DRAWS, method="eigh")
     effect = leads.path - drawn @ leads.slope[:, told].T + noise
-    slope = drawn[:, at == -2][:, 0] / -1.0 if (at == -2).any() else np.zeros(DRAWS)
+    slope = -drawn[:, at.tolist().index(-2)]
     line = slope * (weights @ after.slope)
     bend = sigmas[chosen] * (rng.standard_normal((DRAWS, after.steps.shape[1])) @ (after.steps.T @ weights))
     base = effect @ weights
@@ -251,7 +253,6 @@ def event_study(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     """
     cells = relative_cells(panel)
     fit = regress(panel, cells)
-    names = {name: k for k, name in enumerate(fit.names)}
     maps, at, rows = [], [], []
     sets = {
         int(level): mask for (name, level), mask in event_sets(panel).items() if name in ("lead", "att_event") and level
@@ -259,10 +260,8 @@ def event_study(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     for level, mask in sorted(sets.items()):
         if not -LEADS - 1 <= level != -1:
             continue
-        weight = np.zeros(len(names))
-        for name, inside in cells.items():
-            if (inside & mask).any():
-                weight[names[name]] = mean(inside, mask, panel.weight)
+        share = averaged(cells, mask, panel.weight)
+        weight = np.array([share.get(name, 0.0) for name in fit.names])
         if np.abs(fit.null @ weight).max(initial=0.0) > 1e-6 or not weight.any():
             continue
         maps.append(weight)

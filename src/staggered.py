@@ -22,16 +22,18 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from src.average import join
+from src.design import last_before
 from src.frequentist import (
     FEW_UNITS,
     Effect,
     combine,
+    group_labels,
     is_weighted,
-    labels_of_levels,
     left_out,
     mean,
+    quantile_of,
     regress,
     standard_covariates,
     standardised,
@@ -39,10 +41,11 @@ from src.frequentist import (
     treated_levels,
     treated_sets,
 )
-from src.panel import Panel, of_rows
+from src.panel import Panel, in_one_line, of_rows
 
 DRAWS = 999  # of the multiplier bootstrap
 Sets = dict[tuple[str, str | None], np.ndarray]
+Numbers = dict[tuple[str, str | None], tuple[float, float]]  # estimate and standard error by (estimand, level)
 
 
 def cs(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -76,33 +79,38 @@ def callaway(panel: Panel, exposures: dict[str, np.ndarray], prob: float, contro
     """Either of the two."""
     panel, spread = in_its_spread(panel)
     everybody = bool(np.isfinite(panel.cohort).all())
-    notes = [
+    note = join(
         "covariates are left out" if panel.covariate_names else "",
-        *fixed_effects_left_out(panel),
+        fixed_effects_left_out(panel),
         "nobody never adopts: the last cohort stands in" if control == "nevertreated" and everybody else "",
         "repeated cross-sections, because units are not seen in every period" if is_unbalanced(panel) else "",
-        left_out(exposures).removeprefix("; "),
-    ]
-    note = "; ".join(part for part in notes if part)
+        left_out(exposures),
+    )
     cells = group_times(panel, control)
-    sets = event_sets(panel)
-    effects = [Effect("att", None, None, *of_aggregate(cells), (panel.treated,))]
-    for g, t, att, se in zip(cells.groups, cells.times, cells.att_gt, cells.se_gt, strict=True):
-        key = ("att_gt", f"{g:.0f}@{t:.0f}")
-        if key in sets:
-            effects.append(Effect(*key[:1], None, key[1], float(att), float(se), (sets[key],)))
-    for estimand, found in (("event", aggregate(cells, "dynamic")), ("att_cohort", aggregate(cells, "group"))):
-        for level, att, se in zip(found.event_times, found.att_by_event, found.se_by_event, strict=True):
-            name = estimand if estimand != "event" else "att_event" if level >= 0 else "lead"
-            if (key := (name, f"{level:.0f}")) in sets and level != -1:
-                effects.append(Effect(name, None, key[1], float(att), float(se), (sets[key],)))
-    effects += list(by_splits(panel, lambda part: of_aggregate(group_times(part, control))))
-    effects = rescaled(effects, spread)
+    path, cohorts = aggregate(cells, "dynamic"), aggregate(cells, "group")
+    numbers: Numbers = {
+        ("att", None): of_aggregate(cells),
+        **{
+            ("att_gt", f"{g:.0f}@{t:.0f}"): (att, se)
+            for g, t, att, se in zip(cells.groups, cells.times, cells.att_gt, cells.se_gt, strict=True)
+        },
+        **{
+            ("att_event" if e >= 0 else "lead", f"{e:.0f}"): (att, se)
+            for e, att, se in zip(path.event_times, path.att_by_event, path.se_by_event, strict=True)
+            if e != -1
+        },
+        **{
+            ("att_cohort", f"{g:.0f}"): (att, se)
+            for g, att, se in zip(cohorts.event_times, cohorts.att_by_event, cohorts.se_by_event, strict=True)
+        },
+    }
+    splits = by_splits(panel, lambda part: of_aggregate(group_times(part, control)))
+    effects = rescaled([*effects_of(numbers, event_sets(panel)), *splits], spread)
     table = tabulate(panel, effects, estimator, prob, note)
     if estimator != "cs":
         return table
     band = aggregate(cells, "dynamic", boot=True, cband=True, biters=DRAWS, alpha=1 - prob, random_state=0)
-    wide, usual = float(np.max(band.critical_values)), float(stdtrit(len(panel.units) - 1, (1 + prob) / 2))
+    wide, usual = float(np.max(band.critical_values)), quantile_of(panel, prob)
     wider = [
         Effect(e.estimand, None, e.level, e.estimate, e.se * wide / usual, e.rows)
         for e in effects
@@ -170,12 +178,8 @@ def sunab(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
     """
     cells = relative_cells(panel)
     fit = regress(panel, cells)
-
-    def averaged(rows: np.ndarray, part: Panel, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        return {name: mean(inside, rows, part.weight) for name, inside in columns.items() if (inside & rows).any()}
-
     effects = [
-        combine(fit, estimand, None, level, averaged(rows, panel, cells), rows)
+        combine(fit, estimand, None, level, averaged(cells, rows, panel.weight), rows)
         for (estimand, level), rows in event_sets(panel).items()
         if level != "-1"
     ]
@@ -184,7 +188,8 @@ def sunab(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.Dat
         if np.isfinite(part.cohort).all():
             raise ValueError("no unit never adopts, and the last adopters of a level are treated in these periods")
         columns = relative_cells(part)
-        whole = combine(regress(part, columns), "att", None, None, averaged(part.treated, part, columns), part.treated)
+        weights = averaged(columns, part.treated, part.weight)
+        whole = combine(regress(part, columns), "att", None, None, weights, part.treated)
         return whole.estimate, whole.se
 
     effects += list(by_splits(panel, average))
@@ -197,12 +202,16 @@ def relative_cells(panel: Panel) -> dict[str, np.ndarray]:
     if np.isfinite(panel.cohort).all():
         cohorts = cohorts[:-1]
     cells: dict[str, np.ndarray] = {}
+    base = last_before(panel)
     for g in cohorts:
-        mine = panel.row_cohort == g
-        periods = np.unique(panel.time[mine])
-        base = periods[periods < g].max(initial=periods.min())
-        cells |= {f"{g:.0f}@{t}": mine & (panel.time == t) for t in periods if t != base}
+        mine = (panel.row_cohort == g) & (panel.time != base)
+        cells |= {f"{g:.0f}@{t}": mine & (panel.time == t) for t in np.unique(panel.time[mine])}
     return cells
+
+
+def averaged(cells: dict[str, np.ndarray], rows: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    """Share of each cell in the `rows`, of those that have any."""
+    return {name: mean(inside, rows, weight) for name, inside in cells.items() if (inside & rows).any()}
 
 
 def bjs(panel: Panel, exposures: dict[str, np.ndarray], prob: float) -> pd.DataFrame:
@@ -260,17 +269,21 @@ def imputed(panel: Panel, exposures: dict[str, np.ndarray], prob: float, method,
         found = result(part)
         return float(found.overall_att), float(found.overall_se)
 
-    whole, sets = result(panel, "all"), treated_sets(panel)
-    effects = [Effect("att", None, None, float(whole.overall_att), float(whole.overall_se), (panel.treated,))]
+    whole = result(panel, "all")
+    numbers: Numbers = {("att", None): (whole.overall_att, whole.overall_se)}
     for estimand, table in (("att_event", whole.event_study_effects), ("att_cohort", whole.group_effects)):
-        for level, values in (table or {}).items():
-            if (key := (estimand, f"{float(level):.0f}")) in sets:
-                numbers = (float(values["effect"]), float(values["se"]))
-                effects.append(Effect(estimand, None, key[1], *numbers, (sets[key],)))
-    effects += list(by_splits(panel, average))
-    notes = [*fixed_effects_left_out(panel), left_out(exposures).removeprefix("; ")]
-    note = "; ".join(part for part in notes if part)
-    return tabulate(panel, rescaled(effects, spread), estimator, prob, note)
+        numbers |= {(estimand, f"{level:.0f}"): (row["effect"], row["se"]) for level, row in (table or {}).items()}
+    effects = rescaled([*effects_of(numbers, treated_sets(panel)), *by_splits(panel, average)], spread)
+    return tabulate(panel, effects, estimator, prob, join(fixed_effects_left_out(panel), left_out(exposures)))
+
+
+def effects_of(numbers: Numbers, sets: Sets) -> list[Effect]:
+    """Those of the numbers that the panel has rows of."""
+    return [
+        Effect(estimand, None, level, float(estimate), float(se), (sets[estimand, level],))
+        for (estimand, level), (estimate, se) in numbers.items()
+        if (estimand, level) in sets
+    ]
 
 
 def plain_frame(panel: Panel) -> pd.DataFrame:
@@ -301,9 +314,7 @@ def event_sets(panel: Panel) -> Sets:
 def by_splits(panel: Panel, average: Callable[[Panel], tuple[float, float]]) -> Iterator[Effect]:
     """`att_by` of every level from the panel without adopters of other levels; not run for levels of few adopters."""
     never = ~np.isfinite(panel.row_cohort)
-    for group, label in labels_of_levels(panel).items():
-        if ":" in group:
-            continue
+    for group, label in group_labels(panel).items():
         for level, rows in treated_levels(panel, label).items():
             if len(np.unique(panel.unit[rows])) < FEW_UNITS:
                 reason = f"not run: fewer than {FEW_UNITS} adopters in the level"
@@ -312,13 +323,13 @@ def by_splits(panel: Panel, average: Callable[[Panel], tuple[float, float]]) -> 
             try:
                 yield Effect("att_by", group, level, *average(of_rows(panel, never | (label == level))), (rows,))
             except Exception as error:
-                reason = f"could not run: {type(error).__name__}: {' '.join(str(error).split())}"
+                reason = f"could not run: {in_one_line(error)}"
                 yield Effect("att_by", group, level, np.nan, np.nan, (rows,), reason)
 
 
-def fixed_effects_left_out(panel: Panel) -> list[str]:
+def fixed_effects_left_out(panel: Panel) -> str:
     """What an estimator without effects of level and period says where the data have them."""
-    return ["fixed effects by period are left out"] if panel.fixed else []
+    return "fixed effects by period are left out" if panel.fixed else ""
 
 
 def is_unbalanced(panel: Panel) -> bool:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from src.average import MARGINS
 from src.compare import KEYS, is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.config import Config
 from src.diagnose import doubts, errors_in_words
@@ -36,8 +37,6 @@ MAIN = (
     "spill_per_pp",
     "spill_at",
 )
-
-MARGINS = ("att_any", "att_given_any")  # of adoption on average
 
 
 def is_person() -> bool:

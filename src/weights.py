@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from src.design import cell_labels
 from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
-from src.frequentist import frame_of, level_periods, regress
+from src.frequentist import feols, frame_of, regress
 from src.panel import Panel
 from src.staggered import plain_frame
 
@@ -46,20 +46,8 @@ def cell_weights(panel: Panel) -> pd.DataFrame:
     DataFrame
         cell ("2015@2017"), weight and share, which both sum to 1, n_obs.
     """
-    import pyfixest
-
     frame, regressors, _ = frame_of(panel, {"D": panel.treated})
-    fixed = ["unit", "time", *level_periods(panel)]
-    beside = [name for name in regressors if name != "x0"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on deprecated calls inside of pyfixest, and covariates that units explain
-        fit = pyfixest.feols(
-            f"x0 ~ {' + '.join(beside) or '1'} | {' + '.join(fixed)}",
-            frame,
-            weights="weight" if "weight" in frame else None,
-            fixef_rm="none",
-            demeaner=pyfixest.LsmrDemeaner(fixef_atol=1e-12, fixef_btol=1e-12),
-        )
+    fit = feols(frame, "x0", [name for name in regressors if name != "x0"], lean=False)
     rows = np.flatnonzero(panel.treated)
     weight = panel.weight[rows] * np.asarray(fit.resid())[rows]
     cells = cell_labels(panel.row_cohort[rows], panel.time[rows])
@@ -94,9 +82,14 @@ def coefficient(panel: Panel) -> float:
     return float(regress(panel, {"D": panel.treated}).coefficients[0])
 
 
+def total(pairs: pd.DataFrame) -> float:
+    """What the comparisons add up to."""
+    return float(pairs["weight"].to_numpy() @ pairs["estimate"].to_numpy())
+
+
 def adds_up(pairs: pd.DataFrame, coefficient: float) -> bool:
-    """Whether the comparisons make up the coefficient, as on balanced panels without covariates and weights."""
-    return abs(float(pairs["weight"].to_numpy() @ pairs["estimate"].to_numpy()) - coefficient) <= OFF * abs(coefficient)
+    """Whether that is the coefficient, as on balanced panels without covariates and weights."""
+    return abs(total(pairs) - coefficient) <= OFF * abs(coefficient)
 
 
 def sentences(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) -> Iterator[str]:
@@ -111,11 +104,10 @@ def sentences(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) ->
         )
     yield f"Its weights differ from those of treated rows by {distance:.0%} (half the sum of absolute differences)."
     if not adds_up(pairs, coefficient):
-        total = float(pairs["weight"].to_numpy() @ pairs["estimate"].to_numpy())
         yield (
-            f"The comparisons of two cohorts add up to {total:.3g} and not to the coefficient, {coefficient:.3g}: "
-            "units are not seen in every period, or there are covariates, weights or fixed effects, which they "
-            "leave out."
+            f"The comparisons of two cohorts add up to {total(pairs):.3g} and not to the coefficient, "
+            f"{coefficient:.3g}: units are not seen in every period, or there are covariates, weights or fixed "
+            "effects, which they leave out."
         )
         return
     late = float(pairs.loc[pairs["kind"] == "later_vs_earlier", "weight"].sum())

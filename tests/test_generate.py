@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src import rates
+from src.chance import any_event
 from src.command import CONF
 from src.config import GeneratorConfig
 from src.exposure import row_shares
@@ -58,7 +58,7 @@ def test_counts_average_to_what_is_true_of_them(name):
     assert (panel.outcome == np.round(panel.outcome)).all()
     others = sum(share * truth.slope_control[exposure] for exposure, share in row_shares(panel)[0].items())
     expected = truth.mean * np.exp(truth.tau + others)
-    chance = rates.any_event(np.log(expected) - truth.variance / 2, truth.variance)
+    chance = any_event(np.log(expected) - truth.variance / 2, truth.variance)
     for rows in (panel.treated, ~panel.treated):
         assert panel.outcome[rows].mean() == pytest.approx(expected[rows].mean(), rel=0.06)
         assert (panel.outcome[rows] > 0).mean() == pytest.approx(chance[rows].mean(), abs=0.02)

@@ -59,7 +59,7 @@ def test_pure_poisson_is_found_out_where_counts_are_disturbed(panel):
     sentences = " ".join(predictive.surprises(summary))
     assert "variance to mean within units is" in sentences
     assert "among units that never adopt" in sentences
-    record = predictive.record((summary, summary))
+    record = predictive.record(summary)
     assert record["surprises"] == list(predictive.surprises(summary))
     assert record["predictive"][0]["kind"] == "treated"
 

@@ -8,7 +8,8 @@ import xarray as xr
 from scipy import integrate, stats
 
 from src import estimand, rates
-from src.average import Average
+from src.average import MARGINS, Average
+from src.chance import Probabilities, any_event
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
@@ -173,15 +174,15 @@ def test_every_sum_over_rows_says_what_carries_it(made):
 @pytest.mark.parametrize("x", [-12.0, -3.0, 0.0, 2.0, 6.0])
 @pytest.mark.parametrize("variance", [0.0, 0.2, 2.5])
 def test_probability_of_any_event(x, variance):
-    assert rates.any_event(np.array(x), np.array(variance)) == pytest.approx(probability(x, variance), rel=5e-6)
+    assert any_event(np.array(x), np.array(variance)) == pytest.approx(probability(x, variance), rel=5e-6)
 
 
 def test_table_of_probabilities_and_what_lies_beyond_it():
     variance = np.array([0.0, 0.3, 2.5])
-    table = rates.Probabilities.of(variance)
+    table = Probabilities.of(variance)
     rng = np.random.default_rng(0)
     x, which = rng.uniform(-20, 14, (40, 50)), rng.integers(0, 3, (40, 50))
-    np.testing.assert_allclose(table.at(x, which), rates.any_event(x, variance[which]), rtol=2e-5)
+    np.testing.assert_allclose(table.at(x, which), any_event(x, variance[which]), rtol=2e-5)
     assert table.at(np.array([-np.inf]), np.array([1])) == 0
 
 
@@ -199,7 +200,7 @@ def test_margins_multiply_to_the_effect_in_percent(made):
     for group, level, whole in (("", "", "att"), ("ownership", "state", "att_by"), ("event_time", "2", "att_event")):
         key = (group, level) if whole == "att_by" else ("", level)
         total = 1 + of(made, "percent", whole, *key) / 100
-        parts = [1 + of(made, "percent", name, group, level) / 100 for name in rates.MARGINS]
+        parts = [1 + of(made, "percent", name, group, level) / 100 for name in MARGINS]
         np.testing.assert_allclose(parts[0] * parts[1], total, rtol=1e-9)
 
 
