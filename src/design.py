@@ -13,6 +13,7 @@ where the kernel of an exposure is learned; see src.kernel.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
@@ -21,13 +22,54 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, Block, Design
-from src.exposure import flat_exposures, spread, step_of
+from src.exposure import PER_POINT, flat_exposures, is_share
 from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
 
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
 MOST_LEADS = 8  # against the last period before adoption; earlier rows belong to the farthest
+DIMS = {"mu": "", "path": "event_time"}  # of blocks that do not bear the name of theirs
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the columns mean, whichever rows they are made for: the same for every block of a panel.
+
+    Attributes
+    ----------
+    levels : dict of str to tuple
+        Of every term of tau and of the leads; only those that some row has.
+    rows_per_event_time : array, shape (event time,)
+        Share of treated rows.
+    periods : array of int, shape (period,)
+    last : dict of int to int
+        Of each cohort, the last period before adoption in which it is seen; its first one where there is none.
+    later : bool
+        There are treated rows in the adoption period and after it.
+    exposure_sd : array, shape (exposure,)
+        SD of each exposure over exposed rows, its unit among the columns.
+    exposure_centre : array, shape (exposure,)
+        Weighted mean of each exposure over treated rows.
+    exposure_step : array, shape (exposure,)
+        Step in each exposure for which its slope is reported: .01 of a share, else one SD.
+    told : array of bool, shape (exposure,)
+        Not absorbed by fixed effects.
+    covariate_mean, covariate_sd : array, shape (covariate,)
+        Unit of each covariate; SD 1 where it does not vary, so that its column is zero.
+    """
+
+    levels: dict[str, tuple]
+    rows_per_event_time: np.ndarray
+    periods: np.ndarray
+    last: dict[int, int]
+    later: bool
+    exposure_sd: np.ndarray
+    exposure_centre: np.ndarray
+    exposure_step: np.ndarray
+    told: np.ndarray
+    covariate_mean: np.ndarray
+    covariate_sd: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,19 +78,13 @@ class Regression:
 
     Attributes
     ----------
+    panel : Panel
     design : Design
     matrix : sparse array, shape (row, column)
         Effects (treated rows only), exposures in SDs, standardised covariates, period dummies without the first.
     shares : array, shape (row, exposure)
         Exposures in their own unit.
-    exposure_sd : array, shape (exposure,)
-        SD of each exposure over exposed rows, its unit in `matrix`.
-    exposure_centre : array, shape (exposure,)
-        Weighted mean of each exposure over treated rows.
-    exposure_step : array, shape (exposure,)
-        Step in each exposure for which its slope is reported: .01 of a share, else one SD.
-    covariate_sd : array, shape (covariate,)
-        Unit of each covariate in `matrix`; 1 where it does not vary, so that its column is zero.
+    frame : Frame
     surface : Surface, optional
         Of the exposure whose kernel is learned.
     onset : float
@@ -59,12 +95,29 @@ class Regression:
     design: Design
     matrix: sp.csr_array
     shares: np.ndarray
-    exposure_sd: np.ndarray
-    exposure_centre: np.ndarray
-    exposure_step: np.ndarray
-    covariate_sd: np.ndarray
+    frame: Frame
     surface: Surface | None = None
     onset: float = 1.0
+
+    @property
+    def exposure_sd(self) -> np.ndarray:
+        """SD of each exposure over exposed rows, its unit among the columns."""
+        return self.frame.exposure_sd
+
+    @property
+    def exposure_centre(self) -> np.ndarray:
+        """Weighted mean of each exposure over treated rows."""
+        return self.frame.exposure_centre
+
+    @property
+    def exposure_step(self) -> np.ndarray:
+        """Step in each exposure for which its slope is reported."""
+        return self.frame.exposure_step
+
+    @property
+    def covariate_sd(self) -> np.ndarray:
+        """Unit of each covariate among the columns."""
+        return self.frame.covariate_sd
 
     @property
     def exposures(self) -> tuple[str, ...]:
@@ -107,6 +160,7 @@ def regression_of(
     units: bool,
     trait: np.ndarray | None = None,
     onset: float = 1.0,
+    frame: Frame | None = None,
 ) -> Regression:
     """The columns of `build_design`.
 
@@ -120,10 +174,14 @@ def regression_of(
     units : bool
         Give every adopter an effect of its own.
     trait : array, shape (unit,), optional
-        Of the units, on which effects may depend, in the adoption period and after it.
+        Of the units, standardised among adopters, on which effects may depend, in the adoption period and after it.
     onset : float
         What columns of groups, interactions and units have in the adoption period, instead of 1.
+    frame : Frame, optional
+        What the columns mean, where the panel is a block of a larger one.
     """
+    if frame is None:
+        frame = frame_of(survey(panel, shares, units), panel, tuple(shares), flat_exposures(panel, shares))
     treated = np.flatnonzero(panel.treated)
     pieces: list[sp.csr_array] = []
     blocks: dict[str, Block] = {}
@@ -133,67 +191,44 @@ def regression_of(
         blocks[name] = Block(name, dim, levels, start, predictor)
         pieces.append(columns)
 
-    def add_treated(
-        name: str, dim: str, labels: np.ndarray, rows: np.ndarray, predictor: dict | None = None, ramps: bool = False
-    ) -> None:
-        levels, code = in_order(labels)
-        value = np.where(ramps & (event_time[rows] == 0), onset, 1.0)
+    event_time = panel.event_time[treated].astype(int)
+    predictors = {name: dict(zip(panel.groups[name].levels, z, strict=True)) for name, z in panel.predictors.items()}
+    for name, (rows, labels) in treated_labels(panel, units).items():
+        levels = frame.levels.get(name, ())
+        if not levels:
+            continue
+        code = positions_of(labels, levels)
+        value = np.where(ramps(name, panel) & (event_time[rows] == 0), onset, 1.0)
         indicator = sp.csr_array((value, (treated[rows], code)), shape=(len(panel.unit), len(levels)))
         slope = None
-        if predictor is not None:
-            z = np.array([predictor[level] for level in levels], dtype=float)
+        if name in predictors:
+            z = np.array([predictors[name][level] for level in levels], dtype=float)
             slope = z - z.mean() if np.ptp(z) > 0 else None
-        add(name, dim, tuple(levels.tolist()), indicator, slope)
-
-    every = np.arange(len(treated))
-    event_time = panel.event_time[treated].astype(int)
-    cohort = panel.row_cohort[treated].astype(int)
-    labels = {name: panel.row_labels(factor)[treated] for name, factor in panel.groups.items()}
-    predictors = {name: dict(zip(panel.groups[name].levels, z, strict=True)) for name, z in panel.predictors.items()}
-
-    add_treated("mu", "", np.zeros(len(treated), dtype=int), every)
-    add_treated("path", "event_time", event_time, every)
-    add_treated("cohort", "cohort", cohort, every)
-    add_treated("cell", "cell", cell_labels(cohort, panel.time[treated]), every)
-    for name in panel.groups:
-        add_treated(name, name, labels[name], every, predictors.get(name), ramps=True)
-    for a, b in combinations(panel.groups, 2):
-        add_treated(f"{a}:{b}", f"{a}:{b}", joint_labels(labels[a], labels[b]), every, ramps=True)
-    if panel.groups:
-        finest = np.array(reduce(joint_labels, labels.values()))
-        add_treated("group_cell", "group_cell", finest, every)
-    if units:
-        add_treated("unit", "unit", panel.units[panel.unit[treated]], every, ramps=True)
-    later = np.flatnonzero(event_time >= 1)
-    if 0 < len(later) < len(treated):
-        for name in panel.groups:
-            add_treated(f"{name}_late", f"{name}_late", labels[name][later], later)
+        add(name, DIMS.get(name, name), levels, indicator, slope)
     if trait is not None:
-        of_adopters = standardised(trait, np.unique(panel.unit[treated]))[panel.unit] * panel.treated
+        of_adopters = trait[panel.unit] * panel.treated
         add("trait", "", (0,), sp.csr_array(of_adopters[:, None]))
-        if 0 < len(later) < len(treated):
+        if frame.later:
             add("trait_late", "", (0,), sp.csr_array((of_adopters * (panel.event_time >= 1))[:, None]))
 
-    before = np.flatnonzero(np.isfinite(panel.row_cohort) & ~panel.treated & (panel.time != last_before(panel)))
-    if len(before):
-        ahead = np.maximum(panel.event_time[before].astype(int), -MOST_LEADS)
-        first, code = np.unique(ahead, return_inverse=True)
-        indicator = sp.csr_array((np.ones(len(before)), (before, code)), shape=(len(panel.unit), len(first)))
-        add("lead", "lead", tuple(first.tolist()), indicator)
+    if "lead" in frame.levels:
+        before, ahead = leads(panel, frame.last)
+        levels = frame.levels["lead"]
+        indicator = sp.csr_array(
+            (np.ones(len(before)), (before, positions_of(ahead, levels))), shape=(len(panel.unit), len(levels))
+        )
+        add("lead", "lead", levels, indicator)
 
     share = np.column_stack(list(shares.values())) if shares else np.zeros((len(panel.unit), 0))
-    sd = np.array([spread(s[s > 0]) for s in share.T])
-    step = np.array([step_of(panel, name, s) for name, s in shares.items()])
-    centre = np.average(share[treated], axis=0, weights=panel.weight[treated])
+    sd = frame.exposure_sd
     if shares:
         names = tuple(shares)
-        flat = flat_exposures(panel, shares)
-        told = np.array([name not in flat for name in names])
-        add("exposure", "exposure", names, sp.csr_array(share / sd * told))
-        add("difference", "exposure", names, sp.csr_array(panel.treated[:, None] * (share - centre) / sd))
+        add("exposure", "exposure", names, sp.csr_array(share / sd * frame.told))
+        centred = panel.treated[:, None] * (share - frame.exposure_centre) / sd
+        add("difference", "exposure", names, sp.csr_array(centred))
         for k, name in enumerate(names):
             by = panel.roster.mappings[name].by
-            if by and told[k]:
+            if by and frame.told[k]:
                 add(BY + name, f"{name}_by_{by}", *by_level(panel, by, share[:, k] / sd[k]))
 
     if surface is not None:
@@ -203,22 +238,202 @@ def regression_of(
             dim = "kernel" if name == "kernel" else "ring"
             add(name, dim, levels, untreated[:, start : start + len(levels)])
 
-    sds = panel.covariates.std(axis=0)
-    covariate_sd = np.where(sds > 0, sds, 1.0)
     if panel.covariate_names:
-        standard = (panel.covariates - panel.covariates.mean(axis=0)) / covariate_sd
+        standard = (panel.covariates - frame.covariate_mean) / frame.covariate_sd
         add("covariate", "covariate", panel.covariate_names, sp.csr_array(standard))
-    periods = panel.periods
-    if panel.fixed and len(periods) > 1:
+    if panel.fixed and len(frame.periods) > 1:
         add("fixed", "fixed", *level_periods(panel))
-    if len(periods) > 1:
-        dummies = sp.csr_array(panel.time[:, None] == periods[None, 1:]).astype(float)
-        add("time", "time", tuple(periods[1:].tolist()), dummies)
+    if len(frame.periods) > 1:
+        later = np.flatnonzero(panel.time > frame.periods[0])
+        column = np.searchsorted(frame.periods, panel.time[later]) - 1
+        shape = (len(panel.unit), len(frame.periods) - 1)
+        dummies = sp.csr_array((np.ones(len(later)), (later, column)), shape=shape)
+        add("time", "time", tuple(frame.periods[1:].tolist()), dummies)
 
-    rows_at = np.bincount(np.searchsorted(blocks["path"].levels, event_time), panel.weight[treated])
-    design = Design(blocks, rows_at / rows_at.sum(), tuple(panel.groups))
+    design = Design(blocks, frame.rows_per_event_time, tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, sd, centre, step, covariate_sd, surface, onset)
+    return Regression(panel, design, matrix, share, frame, surface, onset)
+
+
+def ramps(name: str, panel: Panel) -> bool:
+    """Whether only a share of a term's differences is there in the adoption period."""
+    return name == "unit" or name in panel.groups or name.count(":") == 1
+
+
+def treated_labels(panel: Panel, units: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For every term of tau that the panel can carry: treated rows that it concerns, and the label of each.
+
+    Rows are counted among treated ones.
+    """
+    treated = np.flatnonzero(panel.treated)
+    every = np.arange(len(treated))
+    event_time = panel.event_time[treated].astype(int)
+    cohort = panel.row_cohort[treated].astype(int)
+    labels = {name: panel.row_labels(factor)[treated] for name, factor in panel.groups.items()}
+    found = {
+        "mu": (every, np.zeros(len(treated), dtype=int)),
+        "path": (every, event_time),
+        "cohort": (every, cohort),
+        "cell": (every, cell_labels(cohort, panel.time[treated])),
+    }
+    found |= {name: (every, labels[name]) for name in panel.groups}
+    found |= {f"{a}:{b}": (every, joint_labels(labels[a], labels[b])) for a, b in combinations(panel.groups, 2)}
+    if panel.groups:
+        found["group_cell"] = (every, np.array(reduce(joint_labels, labels.values())))
+    if units:
+        found["unit"] = (every, panel.units[panel.unit[treated]])
+    later = np.flatnonzero(event_time >= 1)
+    return found | {f"{name}_late": (later, labels[name][later]) for name in panel.groups}
+
+
+def leads(panel: Panel, last: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows before adoption that have a lead, and how many periods ahead of it they are (as a negative number)."""
+    of_cohort = np.array([last.get(int(g), 0) if np.isfinite(g) else 0 for g in panel.cohort])
+    adopts = np.isfinite(panel.row_cohort)
+    rows = np.flatnonzero(adopts & ~panel.treated & (panel.time != of_cohort[panel.unit]))
+    return rows, np.maximum(panel.event_time[rows].astype(int), -MOST_LEADS)
+
+
+def positions_of(labels: np.ndarray, levels: tuple) -> np.ndarray:
+    """Position of each label among the levels, every one of which is there."""
+    known, code = np.unique(labels, return_inverse=True)
+    place = {level: k for k, level in enumerate(levels)}
+    return np.array([place[label] for label in known.tolist()], dtype=int)[code]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number, mean and sum of squares about the mean of columns; adds up over blocks (Chan, Golub & LeVeque 1983).
+
+    Attributes
+    ----------
+    n, mean, square : array, shape (column,)
+    """
+
+    n: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def of(cls, columns: list[np.ndarray]) -> Moments:
+        """Of columns that may have different lengths."""
+        n = np.array([len(x) for x in columns], dtype=float)
+        mean = np.array([x.mean() if len(x) else 0.0 for x in columns])
+        return cls(n, mean, np.array([x.var() * len(x) if len(x) else 0.0 for x in columns]))
+
+    def __add__(self, other: Moments) -> Moments:
+        n = self.n + other.n
+        part = other.n / np.maximum(n, 1)
+        step = other.mean - self.mean
+        return Moments(n, self.mean + part * step, self.square + other.square + self.n * part * step**2)
+
+    @property
+    def sd(self) -> np.ndarray:
+        """Population SD of each column."""
+        return np.sqrt(self.square / np.maximum(self.n, 1))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What has to be known of all rows before columns can be made; adds up over blocks of units.
+
+    Attributes
+    ----------
+    levels : dict of str to set
+        Labels of treated rows, by term.
+    weight_at : dict of int to float
+        Weight of treated rows at each event time.
+    seen : dict of int to set of int
+        Periods in which a cohort is seen.
+    periods : set of int
+    exposed : Moments
+        Of every exposure over the rows where it is above zero.
+    felt : array, shape (exposure,)
+        Weighted sum over treated rows.
+    covariates : Moments
+    """
+
+    levels: dict[str, set]
+    weight_at: dict[int, float]
+    seen: dict[int, set[int]]
+    periods: set[int]
+    exposed: Moments
+    felt: np.ndarray
+    covariates: Moments
+
+    def __add__(self, other: Survey) -> Survey:
+        return Survey(
+            {name: self.levels.get(name, set()) | other.levels.get(name, set()) for name in self.levels | other.levels},
+            {e: self.weight_at.get(e, 0.0) + other.weight_at.get(e, 0.0) for e in self.weight_at | other.weight_at},
+            {g: self.seen.get(g, set()) | other.seen.get(g, set()) for g in self.seen | other.seen},
+            self.periods | other.periods,
+            self.exposed + other.exposed,
+            self.felt + other.felt,
+            self.covariates + other.covariates,
+        )
+
+
+def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
+    """The survey of a panel or of a block of one; parameters as of `build_design`."""
+    treated, weight = panel.treated, panel.weight
+    levels = {name: set(np.unique(labels).tolist()) for name, (_, labels) in treated_labels(panel, units).items()}
+    event_time = panel.event_time[treated].astype(int)
+    found, code = np.unique(event_time, return_inverse=True)
+    adopts = np.isfinite(panel.row_cohort)
+    pairs = np.unique(np.column_stack([panel.row_cohort[adopts].astype(int), panel.time[adopts]]), axis=0)
+    seen: dict[int, set[int]] = {}
+    for g, t in pairs.tolist():
+        seen.setdefault(g, set()).add(t)
+    return Survey(
+        levels,
+        dict(zip(found.tolist(), np.bincount(code, weight[treated], len(found)).tolist(), strict=True)),
+        seen,
+        set(panel.periods.tolist()),
+        Moments.of([s[s > 0] for s in shares.values()]),
+        np.array([weight[treated] @ s[treated] for s in shares.values()]),
+        Moments.of(list(panel.covariates.T)),
+    )
+
+
+def frame_of(found: Survey, panel: Panel, names: tuple[str, ...], flat: Collection[str] = ()) -> Frame:
+    """What the columns mean, from a survey of all rows.
+
+    Parameters
+    ----------
+    found : Survey
+    panel : Panel
+        For what its exposures are.
+    names : tuple of str
+        Of the exposures.
+    flat : collection of str
+        Exposures that fixed effects absorb.
+    """
+    last = {g: max((t for t in times if t < g), default=min(times)) for g, times in found.seen.items()}
+    later = any(e >= 1 for e in found.weight_at) and any(e < 1 for e in found.weight_at)
+    levels = {
+        name: tuple(in_order(np.array(sorted(labels)))[0].tolist())
+        for name, labels in found.levels.items()
+        if labels and (later or not name.endswith("_late"))
+    }
+    ahead = {max(t - g, -MOST_LEADS) for g, times in found.seen.items() for t in times if t < g and t != last[g]}
+    if ahead:
+        levels["lead"] = tuple(sorted(ahead))
+    weight_at = np.array([found.weight_at[e] for e in levels["path"]])
+    sd = np.where(found.exposed.sd > 1e-9 * np.abs(found.exposed.mean), found.exposed.sd, found.exposed.mean)
+    step = [PER_POINT if is_share(panel, name) else sd[k] for k, name in enumerate(names)]
+    return Frame(
+        levels,
+        weight_at / weight_at.sum(),
+        np.array(sorted(found.periods)),
+        last,
+        later,
+        sd,
+        found.felt / weight_at.sum(),
+        np.array(step, dtype=float),
+        np.array([name not in flat for name in names], dtype=bool),
+        found.covariates.mean,
+        np.where(found.covariates.sd > 0, found.covariates.sd, 1.0),
+    )
 
 
 def last_before(panel: Panel) -> np.ndarray:
@@ -292,8 +507,10 @@ def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) 
     """The regression whose effects may depend on a trait of the units, shape (unit,), and that has `onset` of the
     differences between levels and units in the adoption period.
     """
-    units = "unit" in regression.design.blocks
-    return regression_of(regression.panel, regression.share_of, regression.surface, units, trait, onset)
+    panel, units = regression.panel, "unit" in regression.design.blocks
+    if trait is not None:
+        trait = standardised(trait, np.unique(panel.unit[panel.treated]))
+    return regression_of(panel, regression.share_of, regression.surface, units, trait, onset)
 
 
 def without_covariates(regression: Regression, dropped: list[str]) -> Regression:
