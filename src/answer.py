@@ -14,9 +14,9 @@ import xarray as xr
 from models.inputs import Priors
 from src import compare, estimand, sandwich, trace
 from src.collapse import Collapsed
+from src.errors import Errors
 from src.estimand import Scales
 from src.leads import Leads, leads_of
-from src.nuisance import Errors
 from src.rates import count_scales
 
 

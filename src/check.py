@@ -174,8 +174,8 @@ def check(config: Config) -> int:
     """
     from src.collapse import collapse
     from src.design import build_design
+    from src.errors import Errors
     from src.fit import counts_events, load
-    from src.nuisance import Errors
 
     panel, shares, notes = load(config)
     regression, left_out = build_design(panel, shares)

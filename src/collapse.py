@@ -5,34 +5,28 @@ rows ──nuisance──▶ precision ──products──▶ cross-products �
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, CrossProducts, Design
 from src import counts
-from src.design import NUISANCE, Regression, with_traits, without_covariates
+from src.design import NUISANCE, Regression, mean_effects, standardised, with_traits, without_covariates
+from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
-from src.nuisance import (
-    Errors,
-    Nuisance,
-    Shock,
-    estimate,
-    precision_of,
-    prior_of_the_rest,
-    shock_columns,
-    unchanging,
-    without_first_shocks,
-)
-from src.panel import Panel, PanelError, count
+from src.nuisance import estimate
+from src.panel import PanelError, count
+from src.passes import precision_of, unchanging
 from src.products import (
     TOLERANCE,
+    Compensated,
     Conditional,
     as_evidence,
     centred_within,
-    cross_products,
     dependent_columns,
     eliminate,
     independent_precision,
@@ -95,10 +89,10 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
     notes = []
     errors = Errors() if errors is None else errors
     cross = weighted_products(regression)
-    absorbed = absorbed_covariates(cross, regression.design, len(regression.panel.outcome))
+    absorbed = absorbed_covariates(cross, regression.design, regression.rows)
     if absorbed:
         notes.append(f"covariates {', '.join(absorbed)} do not vary beyond unit and period effects and are left out")
-        regression = without_covariates(regression, absorbed)
+        regression = without_covariates(regression, tuple(absorbed))
         cross = weighted_products(regression)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     s = LOG_POINTS if errors.events else saturated_scale(evidence, regression.design)
@@ -110,16 +104,29 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
     if errors.events:
         return collapse_counts(regression, errors, terms, tuple(notes))
     nuisance = estimate(regression, errors, s)
-    still = int(unchanging(regression.panel).sum())
+    still = int(over(regression, count_unchanging))
     if still and errors.scale == "unit":
         notes.append(f"{count(still, 'unit')} whose outcome never changes: given the typical error scale")
     if not errors.plain:
-        apart = "unit" in regression.design.blocks and np.ptp(nuisance.log_scale) > 0
-        if apart or nuisance.onset != 1:
-            regression = with_traits(regression, nuisance.log_scale if apart else None, nuisance.onset)
-        whitened = whitened_products(regression, nuisance)
+        design, trait = regression.design, None
+        if ("unit" in design.blocks or regression.integrated) and np.ptp(nuisance.log_scale) > 0:
+            trait = standardised(nuisance.log_scale, regression.adopters)
+        if trait is not None or nuisance.onset != 1:
+            regression = with_traits(regression, trait, nuisance.onset)
+        whitened = whitened_products(regression, nuisance, trait)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
+
+
+def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
+    """The function of the rows and of what there is of their units, added up over blocks where they are in blocks."""
+    blocks = regression.blocks
+    return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
+
+
+def count_unchanging(regression: Regression) -> int:
+    """Number of units whose outcome never changes."""
+    return int(unchanging(regression.panel).sum())
 
 
 def collapse_counts(
@@ -129,11 +136,12 @@ def collapse_counts(
     counted = counts.estimate(regression, errors, LOG_POINTS, terms)
     units = "unit" in regression.design.blocks
     if units or counted.nuisance.onset != 1:
-        regression = with_traits(regression, counted.levels.height if units else None, counted.nuisance.onset)
-    panel, shocks = regression.panel, list(counted.nuisance.shocks.values())
-    columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock) for shock in shocks), regression.matrix]))
+        trait = standardised(counted.levels.height, regression.adopters) if units else None
+        regression = with_traits(regression, trait, counted.nuisance.onset)
+    panel, shocks, periods = regression.panel, list(counted.nuisance.shocks.values()), regression.frame.periods
+    columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock, periods) for shock in shocks), regression.matrix]))
     products = LOG_POINTS**2 * counts.products_of(columns, counted.information, counted.moment)  # sigma is s
-    cross = replace(without_shocks(products, panel, shocks, 0.0), sigma_known=True)
+    cross = replace(without_shocks(products, periods, shocks, 0.0), sigma_known=True)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, counted.levels)
 
@@ -145,7 +153,11 @@ def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
     """
     regression = collapsed.regression
     nuisance = estimate(regression, replace(errors, scale="common"), collapsed.s)
-    cross = replace(whitened_products(regression, nuisance), sigma_known=True)
+    trait = (
+        standardised(collapsed.nuisance.log_scale, regression.adopters) if "trait" in regression.design.blocks else None
+    )
+    regression = with_traits(regression, trait, regression.onset)
+    cross = replace(whitened_products(regression, nuisance, trait), sigma_known=True)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)
 
@@ -164,7 +176,7 @@ def check_errors(evidence: CrossProducts, regression: Regression, s: float) -> N
     ------
     PanelError
     """
-    if not s > TOLERANCE * np.std(regression.panel.outcome):
+    if not s > TOLERANCE * regression.frame.outcome[1]:
         raise PanelError(nothing_left(evidence, regression))
 
 
@@ -176,7 +188,7 @@ def check_adoption(evidence: CrossProducts, regression: Regression) -> None:
     PanelError
     """
     adopted = regression.design.blocks["mu"].columns
-    if evidence.gram[adopted, adopted].item() <= TOLERANCE * regression.panel.treated.sum():
+    if evidence.gram[adopted, adopted].item() <= TOLERANCE * regression.frame.totals["mu"][0]:
         raise PanelError(
             "adoption is explained by units, periods and covariates, so its effect cannot be told: no adopter is seen "
             "both before and after adoption beside somebody untreated, or a covariate is adoption itself; drop that "
@@ -189,7 +201,7 @@ def nothing_left(evidence: CrossProducts, regression: Regression) -> str:
     names = saturated(regression.design)
     gram = evidence.take(regression.design.columns(names)).gram
     rank = len(gram) - len(dependent_columns(gram))
-    rows = len(regression.panel.outcome)
+    rows = regression.rows
     if evidence.dof <= rank:
         return (
             f"the panel is too small: {rows} rows leave no variation once every unit, period and cohort x period cell "
@@ -203,29 +215,98 @@ def nothing_left(evidence: CrossProducts, regression: Regression) -> str:
 
 def weighted_products(regression: Regression) -> CrossProducts:
     """Cross-products under independent errors with the panel's weights."""
+    return as_evidence(
+        over(regression, plain_products).value.toarray(), float(regression.rows - len(regression.adopters))
+    )
+
+
+def plain_products(regression: Regression) -> Compensated:
+    """Cross-products of the columns and the outcome of rows, under independent errors with the panel's weights."""
     panel = regression.panel
-    return cross_products(regression.matrix, panel.outcome, panel.unit, independent_precision(panel.weight))
+    outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
+    columns = sp.csr_array(sp.hstack([regression.matrix, outcome], format="csr"))
+    return Compensated.of(within_products(columns, panel.unit, independent_precision(panel.weight)))
 
 
-def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProducts:
+def whitened_products(regression: Regression, nuisance: Nuisance, trait: np.ndarray | None = None) -> CrossProducts:
     """Cross-products under the estimated errors, shocks integrated out under their Normal priors.
 
     The classification with most levels goes first, level by level, because its levels share no row; what it leaves
     ties the others together.
+
+    Parameters
+    ----------
+    regression : Regression
+    nuisance : Nuisance
+    trait : array, shape (unit,), optional
+        Of the units, where the columns have one.
     """
-    panel = regression.panel
+    units = len(regression.adopters)
     shocks = list(nuisance.shocks.values())
-    outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
-    columns = [*(shock_columns(panel, shock) for shock in shocks), regression.matrix, outcome]
-    stacked = sp.csr_array(sp.hstack(columns, format="csr"))
-    products = within_products(stacked, panel.unit, precision_of(panel, nuisance))
-    cross = without_shocks(products, panel, shocks, float(len(panel.outcome) - len(panel.units)))
+    codes = np.column_stack([shock.code for shock in shocks]) if shocks else np.zeros((units, 0), dtype=int)
+    bare = replace(
+        nuisance,
+        weight=np.zeros(0),
+        log_scale=np.zeros(0),
+        shocks={name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in nuisance.shocks.items()},
+    )
+    known = np.zeros(units) if trait is None else trait
+    products = over(
+        regression,
+        partial(products_under, nuisance=bare, traits=trait is not None, onset=regression.onset),
+        *(nuisance.weight, codes, known),
+    )
+    dof = float(regression.rows - units)
+    cross = without_shocks(products.value, regression.frame.periods, shocks, dof)
     return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
 
 
-def without_shocks(products: sp.csr_array, panel: Panel, shocks: list[Shock], dof: float) -> CrossProducts:
+def products_under(
+    regression: Regression,
+    weight: np.ndarray,
+    codes: np.ndarray,
+    trait: np.ndarray,
+    *,
+    nuisance: Nuisance,
+    traits: bool,
+    onset: float,
+) -> Compensated:
+    """Cross-products of shocks, columns and outcome of rows under the estimated errors.
+
+    Parameters
+    ----------
+    regression : Regression
+        Made anew with the trait and the onset where it is a block that was kept without them.
+    weight : array, shape (unit,)
+    codes : array of int, shape (unit, shock)
+    trait : array, shape (unit,)
+    nuisance : Nuisance
+        Without what there is of units.
+    traits : bool
+        The columns have the trait.
+    onset : float
+    """
+    if regression.onset != onset or traits != ("trait" in regression.design.blocks):
+        regression = with_traits(regression, trait if traits else None, onset)
+    panel, periods = regression.panel, regression.frame.periods
+    shocks = [replace(shock, code=codes[:, k]) for k, shock in enumerate(nuisance.shocks.values())]
+    outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
+    columns = [*(shock_columns(panel, shock, periods) for shock in shocks), regression.matrix, outcome]
+    stacked = sp.csr_array(sp.hstack(columns, format="csr"))
+    own = means = None
+    if regression.integrated:
+        own = panel.treated * np.where(panel.event_time == 0, onset, 1.0)
+        before, after = sum(piece.shape[1] for piece in columns[: len(shocks)]), 1
+        units = len(panel.units)
+        padded = [sp.csr_array((units, before)), mean_effects(regression), sp.csr_array((units, after))]
+        means = sp.csr_array(sp.hstack(padded, format="csr"))
+    precision = precision_of(panel, weight, nuisance.rho)
+    return Compensated.of(within_products(stacked, panel.unit, precision, own, nuisance.own, means))
+
+
+def without_shocks(products: sp.csr_array, periods: np.ndarray, shocks: list[Shock], dof: float) -> CrossProducts:
     """Evidence about all columns but those of the shocks, which come first: integrated out under Normal priors."""
-    gaps = np.diff(panel.periods)
+    gaps = np.diff(periods)
     cross = as_evidence(without_first_shocks(products, gaps, shocks)[0], dof)
     prior = prior_of_the_rest(gaps, shocks)
     if len(prior):

@@ -29,12 +29,10 @@ import scipy.sparse as sp
 from scipy.special import logsumexp
 
 from src.design import Regression
+from src.errors import Errors, Nuisance
 from src.nuisance import (
     MOST_RHO,
     SETTLED,
-    Errors,
-    Nuisance,
-    Workspace,
     distance,
     onset_beyond,
     posterior,
@@ -43,6 +41,7 @@ from src.nuisance import (
     update_spreads,
 )
 from src.panel import Panel, count
+from src.passes import Workspace
 from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
 
 OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
@@ -119,10 +118,11 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     """
     panel = regression.panel
     work = Workspace.of(regression, errors, 1.0, terms)
+    layout = work.layout
     counts = Counts.of(panel.outcome, panel.unit, panel.time)
     omega = OMEGA[:1] if errors.scale == "none" else OMEGA
     serial = errors.serial == "ar1" and len(omega) > 1
-    now = replace(starting(work, errors), rho=0.3 if serial else 0.0, nu=np.inf)
+    now = replace(starting(layout, errors, len(panel.units)), rho=0.3 if serial else 0.0, nu=np.inf)
     if terms:
         now = replace(now, spreads=now.spreads | dict.fromkeys(terms, FLAT))
     ever = work.ever[counts.unit]
@@ -149,7 +149,7 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         information, moment = evidence(sites, counts, prior, omega, padded, share, len(offset))
         moment = moment - information @ offset
         columns = s * work.columns_at(now.onset)
-        coefficients = posterior(work, now, products_of(columns, information, moment))
+        coefficients = posterior(layout, now, products_of(columns, information, moment))
         felt = columns @ coefficients
         step = felt[:, 0] + offset - f
         step *= min(1.0, MOST_MOVED / max(np.abs(step[counts.row[counts.real]]).max(), 1e-9))
@@ -165,7 +165,7 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         known = (now.nu + free) / (now.nu + free + 2)
     shocked, own = (
         s * work.columns[:, some] @ coefficients[some, 0]
-        for some in (slice(work.shocked), work.blocks.get("unit", slice(0)))
+        for some in (slice(layout.shocked), layout.blocks.get("unit", slice(0)))
     )
     levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
     return Counted(now, sp.csr_array(sp.diags_array(known) @ information), known * moment, levels)
@@ -237,7 +237,7 @@ def renewed(
     pulled = information @ first
     cross = float(first[:, 0] @ moment - (pulled * felt).sum())
     now = replace(now, onset=onset_beyond(now.onset, float((pulled * first).sum()), cross))
-    return update_spreads(work, coefficients, update_shocks(work, coefficients, now))
+    return update_spreads(work.layout, coefficients, update_shocks(work.layout, coefficients, now))
 
 
 def better_rho(rho: float, sites: Sites, masses: np.ndarray, tried) -> float:

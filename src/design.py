@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +27,12 @@ from src.exposure import PER_POINT, flat_exposures, is_share
 from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
 
+if TYPE_CHECKING:
+    from src.blocks import Blocks
+
 NUISANCE = ("time", "fixed", "covariate")  # blocks that are integrated out, in this order
+MEAN = "mean"  # block of the mean effects of single units, where these are integrated out: no column of any row
+MOST_OWN = 2_000  # adopters whose own effects are sampled; of more they are integrated out
 MOST_LEADS = 8  # against the last period before adoption; earlier rows belong to the farthest
 DIMS = {"mu": "", "path": "event_time"}  # of blocks that do not bear the name of theirs
 CELL = r"-?\d+@-?\d+"  # label of a cohort x period cell
@@ -57,6 +63,10 @@ class Frame:
         Not absorbed by fixed effects.
     covariate_mean, covariate_sd : array, shape (covariate,)
         Unit of each covariate; SD 1 where it does not vary, so that its column is zero.
+    totals : dict of str to array, shape (level,)
+        Weight of the treated rows of each level of a term.
+    outcome : tuple of float
+        Mean and SD.
     """
 
     levels: dict[str, tuple]
@@ -70,6 +80,8 @@ class Frame:
     told: np.ndarray
     covariate_mean: np.ndarray
     covariate_sd: np.ndarray
+    totals: dict[str, np.ndarray]
+    outcome: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,10 @@ class Regression:
         Of the exposure whose kernel is learned.
     onset : float
         Share of the differences in effect between levels and units that is there in the adoption period.
+    integrated : bool
+        Effects of single units are integrated out before all else: there are too many to sample.
+    blocks : Blocks, optional
+        Where the rows are if not here; the panel then has units and no rows, and the matrix none.
     """
 
     panel: Panel
@@ -98,6 +114,20 @@ class Regression:
     frame: Frame
     surface: Surface | None = None
     onset: float = 1.0
+    integrated: bool = False
+    blocks: Blocks | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, wherever they are."""
+        return len(self.panel.outcome) if self.blocks is None else self.blocks.rows
+
+    @property
+    def adopters(self) -> np.ndarray:
+        """Units with treated rows, shape (unit,)."""
+        if self.blocks is not None:
+            return self.blocks.adopters
+        return np.isin(np.arange(len(self.panel.units)), self.panel.unit[self.panel.treated])
 
     @property
     def exposure_sd(self) -> np.ndarray:
@@ -140,7 +170,7 @@ def build_design(panel: Panel, shares: dict[str, np.ndarray], units: bool = Fals
         Exposures; one that is zero throughout is left out. One that fixed effects absorb has no slope on the
         untreated: its column is zero.
     units : bool
-        Give every adopter an effect of its own.
+        Give every adopter an effect of its own; of more than `MOST_OWN` adopters they are integrated out.
 
     Returns
     -------
@@ -161,6 +191,7 @@ def regression_of(
     trait: np.ndarray | None = None,
     onset: float = 1.0,
     frame: Frame | None = None,
+    integrated: bool | None = None,
 ) -> Regression:
     """The columns of `build_design`.
 
@@ -179,9 +210,14 @@ def regression_of(
         What columns of groups, interactions and units have in the adoption period, instead of 1.
     frame : Frame, optional
         What the columns mean, where the panel is a block of a larger one.
+    integrated : bool, optional
+        Integrate the effects of adopters out; where not given, if they are many.
     """
+    if integrated is None:
+        integrated = units and len(np.unique(panel.unit[panel.treated])) > MOST_OWN
+    sampled = units and not integrated
     if frame is None:
-        frame = frame_of(survey(panel, shares, units), panel, tuple(shares), flat_exposures(panel, shares))
+        frame = frame_of(survey(panel, shares, sampled), panel, tuple(shares), flat_exposures(panel, shares))
     treated = np.flatnonzero(panel.treated)
     pieces: list[sp.csr_array] = []
     blocks: dict[str, Block] = {}
@@ -193,7 +229,7 @@ def regression_of(
 
     event_time = panel.event_time[treated].astype(int)
     predictors = {name: dict(zip(panel.groups[name].levels, z, strict=True)) for name, z in panel.predictors.items()}
-    for name, (rows, labels) in treated_labels(panel, units).items():
+    for name, (rows, labels) in treated_labels(panel, sampled).items():
         levels = frame.levels.get(name, ())
         if not levels:
             continue
@@ -205,6 +241,9 @@ def regression_of(
             z = np.array([predictors[name][level] for level in levels], dtype=float)
             slope = z - z.mean() if np.ptp(z) > 0 else None
         add(name, DIMS.get(name, name), levels, indicator, slope)
+    if integrated:
+        named = tuple(f"{name}={level}" for name in averaged_terms(panel) for level in frame.levels[name])
+        add(MEAN, MEAN, named, sp.csr_array((len(panel.unit), len(named))))
     if trait is not None:
         of_adopters = trait[panel.unit] * panel.treated
         add("trait", "", (0,), sp.csr_array(of_adopters[:, None]))
@@ -252,7 +291,7 @@ def regression_of(
 
     design = Design(blocks, frame.rows_per_event_time, tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
-    return Regression(panel, design, matrix, share, frame, surface, onset)
+    return Regression(panel, design, matrix, share, frame, surface, onset, integrated)
 
 
 def ramps(name: str, panel: Panel) -> bool:
@@ -284,6 +323,34 @@ def treated_labels(panel: Panel, units: bool) -> dict[str, tuple[np.ndarray, np.
         found["unit"] = (every, panel.units[panel.unit[treated]])
     later = np.flatnonzero(event_time >= 1)
     return found | {f"{name}_late": (later, labels[name][later]) for name in panel.groups}
+
+
+def averaged_terms(panel: Panel) -> tuple[str, ...]:
+    """Terms by whose levels effects are averaged."""
+    return ("mu", "path", "cohort", "cell", *panel.groups, *(f"{a}:{b}" for a, b in combinations(panel.groups, 2)))
+
+
+def mean_effects(regression: Regression) -> sp.csr_array:
+    """Share of every unit's own effect in the mean over the treated rows of each level, shape (unit, column).
+
+        h_i = sum over the rows of a level of weight_it f_it / weight of all rows of the level
+
+    over all columns of the design, zero outside the block of means.
+    """
+    panel, block = regression.panel, regression.design.blocks[MEAN]
+    treated = np.flatnonzero(panel.treated)
+    weight = panel.weight[treated] * np.where(panel.event_time[treated] == 0, regression.onset, 1.0)
+    unit, labels = panel.unit[treated], treated_labels(panel, False)
+    row, column, value, at = [], [], [], block.start
+    for name in averaged_terms(panel):
+        levels = regression.frame.levels[name]
+        code = positions_of(labels[name][1], levels)
+        row.append(unit)
+        column.append(at + code)
+        value.append(weight / regression.frame.totals[name][code])
+        at += len(levels)
+    where = (np.concatenate(row), np.concatenate(column))
+    return sp.csr_array((np.concatenate(value), where), shape=(len(panel.units), regression.design.size))
 
 
 def leads(panel: Panel, last: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -339,10 +406,8 @@ class Survey:
 
     Attributes
     ----------
-    levels : dict of str to set
-        Labels of treated rows, by term.
-    weight_at : dict of int to float
-        Weight of treated rows at each event time.
+    weights : dict of str to dict
+        Weight of the treated rows of each label, by term.
     seen : dict of int to set of int
         Periods in which a cohort is seen.
     periods : set of int
@@ -350,49 +415,57 @@ class Survey:
         Of every exposure over the rows where it is above zero.
     felt : array, shape (exposure,)
         Weighted sum over treated rows.
-    covariates : Moments
+    covariates, outcome : Moments
     """
 
-    levels: dict[str, set]
-    weight_at: dict[int, float]
+    weights: dict[str, dict]
     seen: dict[int, set[int]]
     periods: set[int]
     exposed: Moments
     felt: np.ndarray
     covariates: Moments
+    outcome: Moments
 
     def __add__(self, other: Survey) -> Survey:
         return Survey(
-            {name: self.levels.get(name, set()) | other.levels.get(name, set()) for name in self.levels | other.levels},
-            {e: self.weight_at.get(e, 0.0) + other.weight_at.get(e, 0.0) for e in self.weight_at | other.weight_at},
+            {name: summed(self.weights[name], other.weights[name]) for name in self.weights},
             {g: self.seen.get(g, set()) | other.seen.get(g, set()) for g in self.seen | other.seen},
             self.periods | other.periods,
             self.exposed + other.exposed,
             self.felt + other.felt,
             self.covariates + other.covariates,
+            self.outcome + other.outcome,
         )
 
 
 def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
     """The survey of a panel or of a block of one; parameters as of `build_design`."""
     treated, weight = panel.treated, panel.weight
-    levels = {name: set(np.unique(labels).tolist()) for name, (_, labels) in treated_labels(panel, units).items()}
-    event_time = panel.event_time[treated].astype(int)
-    found, code = np.unique(event_time, return_inverse=True)
+    of_treated = weight[treated]
+    weights = {}
+    for name, (rows, labels) in treated_labels(panel, units).items():
+        found, code = np.unique(labels, return_inverse=True)
+        sums = np.bincount(code, of_treated[rows], len(found)).tolist()
+        weights[name] = dict(zip(found.tolist(), sums, strict=True))
     adopts = np.isfinite(panel.row_cohort)
     pairs = np.unique(np.column_stack([panel.row_cohort[adopts].astype(int), panel.time[adopts]]), axis=0)
     seen: dict[int, set[int]] = {}
     for g, t in pairs.tolist():
         seen.setdefault(g, set()).add(t)
     return Survey(
-        levels,
-        dict(zip(found.tolist(), np.bincount(code, weight[treated], len(found)).tolist(), strict=True)),
+        weights,
         seen,
         set(panel.periods.tolist()),
         Moments.of([s[s > 0] for s in shares.values()]),
         np.array([weight[treated] @ s[treated] for s in shares.values()]),
         Moments.of(list(panel.covariates.T)),
+        Moments.of([panel.outcome]),
     )
+
+
+def summed(one: dict, two: dict) -> dict:
+    """Numbers by label, those of the same label added up."""
+    return {label: one.get(label, 0.0) + two.get(label, 0.0) for label in one | two}
 
 
 def frame_of(found: Survey, panel: Panel, names: tuple[str, ...], flat: Collection[str] = ()) -> Frame:
@@ -409,30 +482,35 @@ def frame_of(found: Survey, panel: Panel, names: tuple[str, ...], flat: Collecti
         Exposures that fixed effects absorb.
     """
     last = {g: max((t for t in times if t < g), default=min(times)) for g, times in found.seen.items()}
-    later = any(e >= 1 for e in found.weight_at) and any(e < 1 for e in found.weight_at)
+    weight_at = found.weights["path"]
+    later = any(e >= 1 for e in weight_at) and any(e < 1 for e in weight_at)
     levels = {
         name: tuple(in_order(np.array(sorted(labels)))[0].tolist())
-        for name, labels in found.levels.items()
+        for name, labels in found.weights.items()
         if labels and (later or not name.endswith("_late"))
     }
     ahead = {max(t - g, -MOST_LEADS) for g, times in found.seen.items() for t in times if t < g and t != last[g]}
     if ahead:
         levels["lead"] = tuple(sorted(ahead))
-    weight_at = np.array([found.weight_at[e] for e in levels["path"]])
+    totals = {
+        name: np.array([found.weights[name][label] for label in of]) for name, of in levels.items() if name != "lead"
+    }
     sd = np.where(found.exposed.sd > 1e-9 * np.abs(found.exposed.mean), found.exposed.sd, found.exposed.mean)
     step = [PER_POINT if is_share(panel, name) else sd[k] for k, name in enumerate(names)]
     return Frame(
         levels,
-        weight_at / weight_at.sum(),
+        totals["path"] / totals["path"].sum(),
         np.array(sorted(found.periods)),
         last,
         later,
         sd,
-        found.felt / weight_at.sum(),
+        found.felt / totals["path"].sum(),
         np.array(step, dtype=float),
         np.array([name not in flat for name in names], dtype=bool),
         found.covariates.mean,
         np.where(found.covariates.sd > 0, found.covariates.sd, 1.0),
+        totals,
+        (float(found.outcome.mean[0]), float(found.outcome.sd[0])),
     )
 
 
@@ -504,19 +582,23 @@ def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) -> Regression:
-    """The regression whose effects may depend on a trait of the units, shape (unit,), and that has `onset` of the
-    differences between levels and units in the adoption period.
+    """The regression whose effects may depend on a trait of the units, shape (unit,), standardised among adopters, and
+    that has `onset` of the differences between levels and units in the adoption period.
     """
     panel, units = regression.panel, "unit" in regression.design.blocks
-    if trait is not None:
-        trait = standardised(trait, np.unique(panel.unit[panel.treated]))
-    return regression_of(panel, regression.share_of, regression.surface, units, trait, onset)
+    units = units or regression.integrated
+    frame, integrated = regression.frame, regression.integrated
+    found = regression_of(panel, regression.share_of, regression.surface, units, trait, onset, frame, integrated)
+    return replace(found, blocks=regression.blocks)
 
 
-def without_covariates(regression: Regression, dropped: list[str]) -> Regression:
+def without_covariates(regression: Regression, dropped: tuple[str, ...]) -> Regression:
     """The regression without the named covariates (absorbed by unit and period effects)."""
-    panel = regression.panel
+    panel, frame = regression.panel, regression.frame
     keep = [j for j, name in enumerate(panel.covariate_names) if name not in dropped]
     names = tuple(panel.covariate_names[j] for j in keep)
     smaller = replace(panel, covariates=panel.covariates[:, keep], covariate_names=names)
-    return regression_of(smaller, regression.share_of, regression.surface, "unit" in regression.design.blocks)
+    frame = replace(frame, covariate_mean=frame.covariate_mean[keep], covariate_sd=frame.covariate_sd[keep])
+    units, integrated = regression.integrated or "unit" in regression.design.blocks, regression.integrated
+    found = regression_of(smaller, regression.share_of, regression.surface, units, frame=frame, integrated=integrated)
+    return replace(found, blocks=None if regression.blocks is None else regression.blocks.without(dropped))

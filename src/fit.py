@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from models.inputs import Priors
     from src.collapse import Collapsed
     from src.design import Regression
+    from src.errors import Errors
     from src.kernel import Learned
-    from src.nuisance import Errors
     from src.panel import Panel
     from src.report import Origin
     from src.scrutiny import Scrutiny
@@ -117,7 +117,7 @@ def errors_of(config: Config, regression: Regression) -> Errors:
     UserError
         A shock on what is neither an exposure nor a group.
     """
-    from src.nuisance import Errors
+    from src.errors import Errors
 
     asked, panel = config.likelihood.shocks, regression.panel
     known = dict.fromkeys([*panel.roster.members, *panel.groups])

@@ -32,8 +32,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.collapse import Collapsed
+from src.errors import Shock
 from src.figure import BINS, CLASSICAL, MODEL, WIDTH, finish
-from src.nuisance import Shock
 from src.panel import Panel
 from src.rates import all_coefficients
 from src.sites import Counts

@@ -103,8 +103,22 @@ def ar1_precision(unit: np.ndarray, time: np.ndarray, weight: np.ndarray, rho: f
     return sp.csr_array(sp.diags_array([off, diagonal * weight, off], offsets=[-1, 0, 1]))
 
 
-def within_products(columns: sp.csr_array, unit: np.ndarray, precision: sp.csr_array) -> sp.csr_array:
+def within_products(
+    columns: sp.csr_array,
+    unit: np.ndarray,
+    precision: sp.csr_array,
+    own: np.ndarray | None = None,
+    spread: float = 1.0,
+    functionals: sp.csr_array | None = None,
+) -> sp.csr_array:
     """sum_i C_i'M_i C_i, sparse, shape (column, column), symmetric.
+
+    With an effect of its own for every unit, f_i u_i with u_i ~ Normal(0, spread^2), integrated out too:
+
+        sum_i C_i'M_i C_i - c_i c_i' / (d_i + spread^-2),    c_i = C_i'M_i f_i,    d_i = f_i'M_i f_i
+
+    and with functionals g = sum_i h_i u_i in the place of columns that are zero: there c_i is -h_i, so that, once all
+    else but theta and the outcome y is eliminated, g given theta is Normal((g, y) - (g, theta)'theta, -(g, g)).
 
     Parameters
     ----------
@@ -113,6 +127,11 @@ def within_products(columns: sp.csr_array, unit: np.ndarray, precision: sp.csr_a
         Unit of each row, every unit present.
     precision : sparse array, shape (row, row)
         Block-diagonal over units.
+    own : array, shape (row,), optional
+        f.
+    spread : float
+    functionals : sparse array, shape (unit, column), optional
+        h.
     """
     rows, units = len(unit), unit.max() + 1
     member = sp.csr_array((np.ones(rows), (unit, np.arange(rows))), shape=(units, rows))
@@ -121,7 +140,55 @@ def within_products(columns: sp.csr_array, unit: np.ndarray, precision: sp.csr_a
     total = member @ (precision @ np.ones(rows))
     between = sp.dia_array((1 / total[None, :], [0]), shape=(units, units)) @ sums
     products = columns.T @ whitened - sums.T @ between
+    if own is not None:
+        pulled, known = of_own(own, unit, precision)
+        some = np.flatnonzero(pulled)
+        continued = sp.csr_array((pulled[some], (unit[some], some)), shape=(units, rows)) @ columns
+        if functionals is not None:
+            continued = continued - functionals
+        share = spread**2 / (1 + known * spread**2)
+        variance = sp.csr_array(sp.diags_array(share))
+        products = products - continued.T @ (variance @ continued)
     return sp.csr_array((products + products.T) / 2)
+
+
+def of_own(own: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """M_i f_i, shape (row,), and f_i'M_i f_i, shape (unit,), of the rows f of units; parameters as of
+    `within_products`.
+    """
+    ones, pulled = precision @ np.ones(len(unit)), precision @ own
+    pulled = pulled - ones * (np.bincount(unit, pulled) / np.bincount(unit, ones))[unit]
+    return pulled, np.maximum(np.bincount(unit, own * pulled), 0.0)
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """A sum of sparse arrays with what rounding took from it (Knuth's two-sum), so that blocks may be many.
+
+    Attributes
+    ----------
+    high, low : sparse array
+        The sum as it is rounded, and the rest.
+    """
+
+    high: sp.csr_array
+    low: sp.csr_array
+
+    @classmethod
+    def of(cls, array: sp.csr_array) -> Compensated:
+        """One array."""
+        return cls(array, sp.csr_array(array.shape))
+
+    def __add__(self, other: Compensated) -> Compensated:
+        high = self.high + other.high
+        part = high - self.high
+        rest = (self.high - (high - part)) + (other.high - part)
+        return Compensated(sp.csr_array(high), sp.csr_array(self.low + other.low + rest))
+
+    @property
+    def value(self) -> sp.csr_array:
+        """The sum."""
+        return sp.csr_array(self.high + self.low) if self.low.nnz else self.high
 
 
 def centred_within(outcome: np.ndarray, unit: np.ndarray) -> np.ndarray:

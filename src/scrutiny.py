@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from src import agree, compare, estimand, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
+from src.errors import Errors
 from src.estimand import Scale
-from src.nuisance import Errors
 from src.panel import Panel, in_one_line
 
 Figures = dict[str, Callable[[], Figure | None]]

@@ -12,7 +12,6 @@ from scipy import integrate, stats
 from src.collapse import (
     absorbed_covariates,
     collapse,
-    cross_products,
     dependent_columns,
     eliminate,
     independent_precision,
@@ -23,6 +22,7 @@ from src.design import build_design
 from src.exposure import row_shares
 from src.frequentist import regress
 from src.panel import PanelError
+from src.products import cross_products
 from tests.worlds import panel_of, staggered
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from src.collapse import LOG_POINTS, collapse
 from src.design import build_design
+from src.errors import Errors
 from src.exposure import row_shares
 from src.fit import load
 from src.generate import draw
-from src.nuisance import Errors
 from src.panel import of_rows
 from src.poisson import poisson_etwfe, poisson_twfe
 from tests.test_command import composed

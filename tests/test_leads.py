@@ -10,10 +10,10 @@ import xarray as xr
 from src import estimand, sensitivity
 from src.collapse import collapse
 from src.design import build_design, regression_of
+from src.errors import Errors
 from src.exposure import row_shares
 from src.fit import load
 from src.leads import Leads, leads_of
-from src.nuisance import Errors
 from src.panel import of_rows
 from src.sensitivity import Walk
 from tests.test_command import composed

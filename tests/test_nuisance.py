@@ -8,24 +8,18 @@ from scipy.special import gammaln
 
 from src.collapse import collapse
 from src.design import build_design
+from src.errors import Errors, Shock, shock_precision
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import (
-    MOST_ONSET,
-    ONSET,
-    STRIDE,
-    Errors,
-    Shock,
+from src.nuisance import MOST_ONSET, ONSET, STRIDE, onset_beyond, t_likelihood, update_shock
+from src.passes import (
     Workspace,
     expected_forms,
+    forms,
     log_determinant,
     precision_of,
     quadratic_forms,
     residuals,
-    shock_precision,
-    t_likelihood,
-    update_onset,
-    update_shock,
 )
 from src.synthetic import ar1
 from tests.test_generate import world as drawn
@@ -201,7 +195,7 @@ def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
     work = Workspace.of(regression, Errors("ar1", "unit"), 1.0)
     now = replace(collapse(regression, Errors("ar1", "unit")).nuisance, onset=0.7)
     coefficients = np.random.default_rng(1).normal(size=(work.columns.shape[1], 4))
-    precision = precision_of(panel, now).toarray()
+    precision = precision_of(panel, now.weight, now.rho).toarray()
     felt = work.first.toarray() @ coefficients
     residual = -(work.columns + (0.7 - 1) * work.first).toarray() @ coefficients
     residual[:, 0] += work.outcome
@@ -214,8 +208,9 @@ def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
         cross += np.trace(felt[rows].T @ m @ residual[rows])
     better = (own * (0.7 + cross / own) + 1 / ONSET**2) / (own + 1 / ONSET**2)
     expected = np.clip(0.7 + STRIDE * (better - 0.7), 0.0, MOST_ONSET)
-    ours = residuals(work, coefficients, work.first @ coefficients, 0.7)
-    assert update_onset(work, ours, work.first @ coefficients, now) == pytest.approx(expected)
+    np.testing.assert_allclose(residuals(work, now.weight, coefficients, now).all, residual, atol=1e-12)
+    said = forms(work, now.weight, coefficients=coefficients, now=now, nodes=np.array([0.3]))
+    assert onset_beyond(0.7, said.own, said.cross) == pytest.approx(expected)
 
 
 def test_units_that_never_change_tell_no_scale_and_do_not_carry_the_answer():

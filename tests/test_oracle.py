@@ -10,9 +10,9 @@ from src import estimand, sample
 from src.collapse import collapse
 from src.config import GeneratorConfig
 from src.design import build_design, with_traits
+from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import Errors
 from src.trace import terms
 from tests.oracles import explicit, latent
 from tests.worlds import WEAK

@@ -10,9 +10,9 @@ import xarray as xr
 from src import predictive
 from src.collapse import collapse
 from src.design import build_design
+from src.errors import Errors, Shock
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import Errors, Shock
 from src.panel import Panel
 from src.sites import Counts
 from tests.test_generate import world

@@ -12,9 +12,9 @@ from src.average import MARGINS, Average
 from src.chance import Probabilities, any_event
 from src.collapse import collapse
 from src.design import build_design
+from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import Errors
 from tests.test_generate import world
 
 DRAWS = 6

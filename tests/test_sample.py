@@ -8,9 +8,9 @@ from models import hier, nopool, pooled
 from src import sample
 from src.collapse import collapse
 from src.design import build_design
+from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import Errors
 from src.replicate import structure
 from tests.test_generate import world
 from tests.worlds import WEAK

@@ -11,8 +11,8 @@ import xarray as xr
 from src import estimand, sandwich
 from src.collapse import collapse
 from src.design import build_design
+from src.errors import Errors
 from src.frequentist import treated_sets
-from src.nuisance import Errors
 from src.poisson import poisson_twfe_cr3, regress
 from src.scores import information, scores
 from tests.test_poisson import counted, row

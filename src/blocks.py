@@ -1,0 +1,130 @@
+"""Rows that memory need not hold: blocks of whole units in files, and sums over them.
+
+panel ─▶ files, one a block ─▶ function(block, what there is of its units) ─▶ sum
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from src.design import Regression
+    from src.engine import Engine
+    from src.passes import Layout
+
+SAMPLE, LEAST_SAMPLED = 8, 16  # one block in so many is settled first, where there are this many at least
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows of a regression in files of whole units, in the order of the panel's units.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+    starts : array of int, shape (block + 1,)
+        First unit of each block, and the number of units.
+    rows : int
+    adopters : array of bool, shape (unit,)
+        Units with treated rows.
+    engine : Engine
+        That does what is to be done with them.
+    layout : Layout, optional
+        Of the passes that the blocks are read for.
+    chosen : tuple of int, optional
+        Blocks that take part; all where not given.
+    dropped : tuple of str
+        Covariates that are left out.
+    """
+
+    paths: tuple[Path, ...]
+    starts: np.ndarray
+    rows: int
+    adopters: np.ndarray
+    engine: Engine
+    layout: Layout | None = None
+    chosen: tuple[int, ...] | None = None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """Positions of the blocks that take part."""
+        return tuple(range(len(self.paths))) if self.chosen is None else self.chosen
+
+    @property
+    def of_units(self) -> np.ndarray:
+        """Positions of the units of those blocks."""
+        return np.concatenate([np.arange(self.starts[k], self.starts[k + 1]) for k in self.taken])
+
+    def with_layout(self, layout: Layout) -> Blocks:
+        """The blocks, to be read for passes."""
+        return replace(self, layout=layout)
+
+    def without(self, dropped: tuple[str, ...]) -> Blocks:
+        """The blocks without some covariates."""
+        return replace(self, dropped=(*self.dropped, *dropped))
+
+    def sample(self) -> Blocks | None:
+        """A few of the blocks, to which units were dealt at random; None where there are not many."""
+        few = tuple(range(0, len(self.paths), SAMPLE))
+        return replace(self, chosen=few) if len(self.paths) >= LEAST_SAMPLED else None
+
+    def total(self, function: Callable, *of_units: np.ndarray) -> Any:
+        """function(block, slices of what there is of units), added up over the blocks that take part.
+
+        A block is a Workspace where the blocks are read for passes, else a Regression.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module, or a `partial` of one.
+        *of_units : array, shape (unit, ...)
+            Over the units of the blocks that take part, in their order.
+        """
+        sizes = [int(self.starts[k + 1] - self.starts[k]) for k in self.taken]
+        ends = np.cumsum([0, *sizes])
+        bare, codes = None, {}
+        if self.layout is not None:
+            codes = self.layout.codes
+            shocks = {name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in self.layout.shocks.items()}
+            bare = replace(self.layout, shocks=shocks)
+        items = [
+            (
+                self.paths[k],
+                {name: code[self.starts[k] : self.starts[k + 1]] for name, code in codes.items()},
+                tuple(values[ends[j] : ends[j + 1]] for values in of_units),
+            )
+            for j, k in enumerate(self.taken)
+        ]
+        return self.engine.total(partial(on_block, function, bare, self.dropped), items)
+
+
+def on_block(function: Callable, layout: Layout | None, dropped: tuple[str, ...], item: tuple) -> Any:
+    """The function of one block; see `Blocks.total`."""
+    from src.design import without_covariates
+    from src.passes import Workspace
+
+    path, codes, of_units = item
+    block = load_block(path)
+    if dropped:
+        block = without_covariates(block, dropped)
+    return function(block if layout is None else Workspace.on(block, layout, codes), *of_units)
+
+
+def save_block(regression: Regression, path: Path) -> None:
+    """Keep the rows of a block, for `load_block`."""
+    with path.open("wb") as file:
+        pickle.dump(regression, file, protocol=5)
+
+
+def load_block(path: Path) -> Regression:
+    """The rows of a block: written by this very run into a folder of its own."""
+    with path.open("rb") as file:
+        return pickle.load(file)
