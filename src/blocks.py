@@ -106,6 +106,12 @@ class Blocks:
         return self.engine.total(partial(on_block, function, bare, self.dropped), items)
 
 
+def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
+    """The function of the rows and of what there is of their units, added up over blocks where they are in blocks."""
+    blocks = regression.blocks
+    return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
+
+
 def on_block(function: Callable, layout: Layout | None, dropped: tuple[str, ...], item: tuple) -> Any:
     """The function of one block; see `Blocks.total`."""
     from src.design import without_covariates

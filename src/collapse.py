@@ -5,16 +5,16 @@ rows ──nuisance──▶ precision ──products──▶ cross-products �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, CrossProducts, Design
 from src import counts
+from src.blocks import over
 from src.design import NUISANCE, Regression, mean_effects, standardised, with_traits, without_covariates
 from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
@@ -116,12 +116,6 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
         whitened = whitened_products(regression, nuisance, trait)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
-
-
-def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
-    """The function of the rows and of what there is of their units, added up over blocks where they are in blocks."""
-    blocks = regression.blocks
-    return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
 
 
 def count_unchanging(regression: Regression) -> int:

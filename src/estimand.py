@@ -20,6 +20,7 @@ Weights are counts of rows (times the data's sampling weights), never estimated 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import arviz as az
 import numpy as np
@@ -27,9 +28,11 @@ import pandas as pd
 import xarray as xr
 
 from models.inputs import CrossProducts
+from src import tally
 from src.average import FIXED, Average, join, own_effects
+from src.blocks import over
 from src.design import Regression
-from src.identify import moves, silent_directions, slopes_in, spoken_rows
+from src.identify import known_effects, moves, silent_directions, slopes_in
 from src.kernel import BLOCKS
 from src.spillover import spillover_effects
 
@@ -94,16 +97,17 @@ def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, 
         spill_per_pp, spill_by, spill_at.
     """
     terms = tuple(name for name in terms if name not in BLOCKS)  # of the untreated alone: no effect of adoption
-    spoken = spoken_rows(regression, evidence, terms)
-    found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
+    design, seen = regression.design, over(regression, tally.first)
+    sums = over(regression, partial(tally.own, known=known_effects(design, evidence, seen, terms)))
+    found = [*own_effects(regression, sums), *spillover_effects(regression, sums, over(regression, tally.sets))]
     own_cells = [] if "mu" in terms else [terms]
     families = [FAMILY.get(a.estimand, a.group or "mu") for a in found]
     null = {}
     for family in dict.fromkeys(families):
         bases = [(family, *slopes_in(terms)), *own_cells]
-        null[family] = np.hstack([silent_directions(regression, evidence, basis) for basis in bases])
+        null[family] = np.hstack([silent_directions(design, evidence, seen.mass, basis) for basis in bases])
     marked = [mark(average, null[family]) for average, family in zip(found, families, strict=True)]
-    return [mark_structural(a, marked[0], regression.design.columns(terms)) for a in marked]
+    return [mark_structural(a, marked[0], design.columns(terms)) for a in marked]
 
 
 def mark(average: Average, null: np.ndarray) -> Average:

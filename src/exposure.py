@@ -11,6 +11,8 @@ between levels. Between levels, w_ij D_j is the tie of i's level to another one,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -137,6 +139,85 @@ def between_levels(mapping: Mapping, adopted: np.ndarray, size: np.ndarray) -> n
     return reached * (felt if mapping.form == "additive" else felt / np.maximum(sums, 1e-300)[:, None])
 
 
+@dataclass(frozen=True)
+class Reach:
+    """From whom an exposure of a set of rows comes; adds up over blocks of units.
+
+    Attributes
+    ----------
+    table : array, shape (level, period)
+        Within a classification: what a member of the level adds to the exposure of all rows if it has adopted by then,
+        for each unit of its size; empty where ties run otherwise.
+    own : array, shape (unit,)
+        What of it would be added to the unit's own rows, over the periods in which it has adopted.
+    direct : array, shape (member,)
+        Where ties run otherwise: how much comes from each unit of the roster.
+    """
+
+    table: np.ndarray
+    own: np.ndarray
+    direct: np.ndarray
+
+    def __add__(self, other: Reach) -> Reach:
+        return Reach(self.table + other.table, np.r_[self.own, other.own], self.direct + other.direct)
+
+
+def reach_of(panel: Panel, name: str, rows: np.ndarray, periods: np.ndarray) -> Reach:
+    """From whom an exposure of some rows comes.
+
+    Parameters
+    ----------
+    panel : Panel
+    name : str
+    rows : array of bool, shape (row,)
+    periods : array of int, shape (period,)
+    """
+    roster, mapping = panel.roster, panel.roster.mappings[name]
+    if mapping.members is None or mapping.ties is not None:
+        return Reach(np.zeros((0, 0)), np.zeros(0), direct_sources(panel, name, rows))
+    members, size, in_level = sized(mapping)
+    of_unit, own_size = members[roster.position], size[roster.position]
+    period = np.searchsorted(periods, panel.time)
+    others = (in_level[of_unit] - own_size)[panel.unit]
+    mine = panel.weight / np.where(others > 0, others, np.inf) if mapping.form == "share" else panel.weight
+    table = np.zeros((len(in_level), len(periods)))
+    np.add.at(table, (of_unit[panel.unit[rows]], period[rows]), mine[rows])
+    adopted = roster.cohort[roster.position][panel.unit] + mapping.lag <= panel.time
+    return Reach(table, np.bincount(panel.unit, mine * (rows & adopted), len(panel.units)), np.zeros(0))
+
+
+def from_each(panel: Panel, name: str, reach: Reach, periods: np.ndarray) -> np.ndarray:
+    """How much of an exposure of a set of rows comes from each unit of the roster, shape (member,).
+
+        a_j = size_j (sum over periods in which j has adopted of table[level of j, t], less its own rows)
+
+    Parameters
+    ----------
+    panel : Panel
+    name : str
+    reach : Reach
+        Of all rows of the set.
+    periods : array of int, shape (period,)
+    """
+    roster, mapping = panel.roster, panel.roster.mappings[name]
+    if not reach.table.size:
+        return reach.direct
+    members, size, _ = sized(mapping)
+    later = np.column_stack([np.cumsum(reach.table[:, ::-1], axis=1)[:, ::-1], np.zeros(len(reach.table))])
+    start = np.searchsorted(periods, roster.cohort + mapping.lag)  # the first period in which it counts
+    found = later[members, start]
+    found[roster.position] -= reach.own
+    return np.maximum(size * found, 0.0)
+
+
+def sized(mapping: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Level and size of every unit of the roster, shape (member,), and the sum of sizes in each level."""
+    assert mapping.members is not None
+    size = np.ones(len(mapping.members)) if mapping.size is None else mapping.size
+    in_level = np.bincount(mapping.members, size) if mapping.in_level is None else mapping.in_level
+    return mapping.members, size, in_level
+
+
 def sources(panel: Panel, name: str, rows: np.ndarray) -> np.ndarray:
     """How much of an exposure of some rows comes from each unit of the roster, shape (member,); sums to the exposure.
 
@@ -152,6 +233,11 @@ def sources(panel: Panel, name: str, rows: np.ndarray) -> np.ndarray:
     -----
     Between levels, a unit's own level counts as if it were in it: the parts are then approximate.
     """
+    return from_each(panel, name, reach_of(panel, name, rows, panel.periods), panel.periods)
+
+
+def direct_sources(panel: Panel, name: str, rows: np.ndarray) -> np.ndarray:
+    """`sources` where ties run between units, or between the levels of a classification."""
     roster, periods, mapping = panel.roster, panel.periods, panel.roster.mappings[name]
     member, period = roster.position[panel.unit[rows]], np.searchsorted(periods, panel.time[rows])
     felt = np.zeros((len(roster.cohort), len(periods)))
@@ -159,21 +245,14 @@ def sources(panel: Panel, name: str, rows: np.ndarray) -> np.ndarray:
     adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
     if mapping.members is None:
         return from_units(mapping, felt, adopted)
-    size = np.ones(len(adopted)) if mapping.size is None else mapping.size
-    levels = mapping.members.max() + 1
-    in_level = np.bincount(mapping.members, size, levels)
-    if mapping.ties is not None:
-        sums = np.asarray(mapping.ties.sum(axis=1)).ravel()
-        rate = mapping.ties / sums[:, None] if mapping.form == "share" else mapping.ties
-        by_level = np.zeros((levels, len(periods)))
-        np.add.at(by_level, mapping.members, felt)
-        reached = sp.csr_array(rate).T @ by_level / np.where(in_level > 0, in_level, 1.0)[:, None]
-        return (adopted * size[:, None] * reached[mapping.members]).sum(axis=1)
-    others = in_level[mapping.members] - size
-    mine = felt / np.where(others > 0, others, np.inf)[:, None] if mapping.form == "share" else felt
-    by_level = np.zeros((levels, len(periods)))
-    np.add.at(by_level, mapping.members, mine)
-    return (adopted * size[:, None] * (by_level[mapping.members] - mine)).sum(axis=1)
+    assert mapping.ties is not None
+    members, size, in_level = sized(mapping)
+    sums = np.asarray(mapping.ties.sum(axis=1)).ravel()
+    rate = mapping.ties / sums[:, None] if mapping.form == "share" else mapping.ties
+    by_level = np.zeros((len(in_level), len(periods)))
+    np.add.at(by_level, members, felt)
+    reached = sp.csr_array(rate).T @ by_level / np.where(in_level > 0, in_level, 1.0)[:, None]
+    return (adopted * size[:, None] * reached[members]).sum(axis=1)
 
 
 def from_units(mapping: Mapping, felt: np.ndarray, adopted: np.ndarray) -> np.ndarray:

@@ -16,33 +16,34 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from models.inputs import BY, CrossProducts
-from src.design import Regression
-from src.panel import Panel
+from models.inputs import BY, CrossProducts, Design
+from src.tally import First, Known
 
 NULL = 1e-8
 MOVES = 1e-6
 
 
-def with_counterfactual(panel: Panel) -> np.ndarray:
-    """Whether untreated rows tie unit and period of a row together, shape (row,)."""
-    periods = panel.periods
-    period = len(panel.units) + np.searchsorted(periods, panel.time)
-    edges = ~panel.treated
-    nodes = len(panel.units) + len(periods)
-    ties = sp.csr_array((np.ones(edges.sum()), (panel.unit[edges], period[edges])), shape=(nodes, nodes))
-    component = connected_components(ties, directed=False)[1]
-    return component[panel.unit] == component[period]
+def components(tied: np.ndarray) -> np.ndarray:
+    """Periods that untreated rows of units tie together have the same number, shape (period,).
+
+    Parameters
+    ----------
+    tied : array, shape (period, period)
+        Number of units with untreated rows in both periods.
+    """
+    return connected_components(sp.csr_array(tied), directed=False)[1]
 
 
-def silent_directions(regression: Regression, evidence: CrossProducts, names: tuple[str, ...]) -> np.ndarray:
+def silent_directions(design: Design, evidence: CrossProducts, mass: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Directions of the coefficients of the named blocks about which the evidence is silent.
 
     Parameters
     ----------
-    regression : Regression
+    design : Design
     evidence : CrossProducts
         Over the effect and exposure columns of the design, in its order.
+    mass : array, shape (column,)
+        Weighted sum of squares of every column of the design.
     names : tuple of str
 
     Returns
@@ -50,11 +51,9 @@ def silent_directions(regression: Regression, evidence: CrossProducts, names: tu
     array, shape (column, direction)
         Over all columns of the design; zero outside the named blocks, largest entry one.
     """
-    design = regression.design
     columns = design.columns(names)
     gram = evidence.gram[np.ix_(columns, columns)]
-    weighted = regression.matrix[:, columns].power(2).T @ regression.panel.weight
-    scale = np.sqrt(np.maximum(weighted, 1e-300))
+    scale = np.sqrt(np.maximum(mass[columns], 1e-300))
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
     null = np.zeros((design.size, int((values < NULL).sum())))
     null[columns] = vectors[:, values < NULL] / scale[:, None]
@@ -72,25 +71,19 @@ def slopes_in(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name in ("exposure", "difference") or name.startswith(BY))
 
 
-def spoken_rows(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> np.ndarray:
-    """Treated rows with a counterfactual, in a cohort and in levels that have an effect of their own, shape (row,).
+def known_effects(design: Design, evidence: CrossProducts, first: First, terms: tuple[str, ...]) -> Known:
+    """Of which effects the data speak: periods tied together, cohorts and levels that have an effect of their own.
 
     Parameters
     ----------
-    regression : Regression
+    design : Design
     evidence : CrossProducts
+    first : First
     terms : tuple of str
         Blocks that the model uses.
-
-    Returns
-    -------
-    array of bool, shape (treated row,)
     """
-    design = regression.design
-    treated = np.flatnonzero(regression.panel.treated)
-    spoken = with_counterfactual(regression.panel)[treated]
+    silent = {}
     for name in ("cohort", *design.groups):
-        null = silent_directions(regression, evidence, (name, *slopes_in(terms)))
-        silent = moves(np.eye(design.size)[design.blocks[name].columns], null)
-        spoken &= ~(regression.matrix[treated][:, design.blocks[name].columns] @ silent).astype(bool)
-    return spoken
+        null = silent_directions(design, evidence, first.mass, (name, *slopes_in(terms)))
+        silent[name] = moves(np.eye(design.size)[design.blocks[name].columns], null)
+    return Known(components(first.tied), silent)

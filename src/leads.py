@@ -23,7 +23,9 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import Priors
+from src import tally
 from src.average import Average
+from src.blocks import over
 from src.collapse import Collapsed
 from src.identify import moves, silent_directions, slopes_in
 
@@ -111,7 +113,7 @@ def leads_of(
         Residual SD, in units of the outcome.
     """
     regression = collapsed.regression
-    design, panel = regression.design, regression.panel
+    design = regression.design
     if "lead" not in design.blocks or regression.surface is not None:
         return None
     block = design.blocks["lead"]
@@ -128,14 +130,15 @@ def leads_of(
     covariance = np.linalg.inv((precision + precision.T) / 2)
     mean = covariance @ (moment[own] - pulled.mean(axis=0))
     beside = slopes_in(tuple(design.blocks))
-    null = silent_directions(regression, collapsed.evidence, ("lead", "path", *beside))
+    seen = over(regression, tally.first)
+    null = silent_directions(design, collapsed.evidence, seen.mass, ("lead", "path", *beside))
     known = ~moves(np.eye(design.size)[own], null)
     found = []
     for k, level in enumerate(block.levels):
-        rows = np.flatnonzero(regression.matrix[:, [own[k]]].toarray().ravel())
-        note = "and all earlier periods" if k == 0 and panel.event_time[rows].min() < level else ""
+        note = "and all earlier periods" if k == 0 and seen.lead.earlier[k] else ""
         note = note if known[k] else "not identified: collinear with units, periods or effects after adoption"
-        units = len(np.unique(panel.unit[rows]))
-        blank = np.zeros(design.size)
-        found.append(Average("lead", "", str(level), blank, units, len(rows), note=note, identified=bool(known[k])))
+        counts = (int(seen.lead.units[k]), int(seen.lead.rows[k]))
+        found.append(
+            Average("lead", "", str(level), np.zeros(design.size), *counts, note=note, identified=bool(known[k]))
+        )
     return Leads(found, mean, covariance, path.mean(axis=0), joint[rest, lead], joint[rest, rest])

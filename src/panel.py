@@ -57,6 +57,10 @@ class Mapping:
         Group over whose levels the slope differs; empty where it is one.
     places : array, shape (member, 2), optional
         Latitude and longitude in degrees, where ties follow from distances.
+    in_level : array, shape (level,), optional
+        Sum of the sizes of all units of a level, where the roster is that of a block of units alone.
+    adopted : array, shape (level, period), optional
+        Sum of the sizes of those that have adopted, likewise.
     edges : tuple of float
         Kilometres by which a classical twin tells distances apart: the two ends of a ring, fifths of the cutoff of a
         learned kernel, empty for all else.
@@ -72,6 +76,8 @@ class Mapping:
     places: np.ndarray | None = None
     edges: tuple[float, ...] = ()
     by: str = ""
+    in_level: np.ndarray | None = None
+    adopted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

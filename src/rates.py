@@ -38,13 +38,14 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import BY
-from src.average import ENDS, FIXED, OWN, Average, own_map, placed
+from src.average import ENDS, FIXED, OWN, Average
 from src.chance import MOST_LOG, Probabilities, any_event
 from src.collapse import Collapsed
 from src.counts import Levels
 from src.design import NUISANCE, Regression
 from src.estimand import Scale, Scales, percent
 from src.kernel import BLOCKS
+from src.tally import own_map, placed
 
 CHUNK = 8_000_000  # numbers at a time
 MOST_SHARE = 0.9  # of one row in its unit

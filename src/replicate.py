@@ -21,7 +21,7 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import counties, estimand, rates, sample, sandwich, trace
+from src import counties, estimand, rates, sample, sandwich, tally, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
@@ -292,8 +292,8 @@ def classical_rows(
         The outcome is a count: everything is the logarithm of a ratio of means.
     """
     panel = regression.panel
-    spoken = np.ones(int(panel.treated.sum()), dtype=bool)
-    found = [*own_effects(regression, spoken), *spillover_effects(regression, spoken)]
+    sums, sets = tally.own(regression), tally.sets(regression)
+    found = [*own_effects(regression, sums), *spillover_effects(regression, sums, sets)]
     truths = about(found, estimand.log_ratio(rates.truths(regression, found)) if events else of_averages(found))
     truths.loc[len(truths)] = dict.fromkeys(KEYS, "") | {"estimand": EXPLAINED, "n_units": 0, "truth": 1.0}
     table = keyed(estimate(panel, shares, MASSES[-1], names, ESTIMATORS | counties.ESTIMATORS))

@@ -8,17 +8,18 @@ others' adoption does to adopters then counts into the effect of their own, so `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.inputs import BY
-from src.average import NO_ROWS, Average, extrapolation, join, subset_averages
+from src.average import NO_ROWS, Average, extrapolation, join, level_averages
 from src.design import Regression
-from src.exposure import flat_exposures, is_share, sources
+from src.exposure import flat_exposures, from_each, is_share
 from src.identify import moves
 from src.kernel import BLOCKS, STEPS
-from src.panel import Panel, count
+from src.panel import count
+from src.tally import Felt, Own, Sets, felt
 
 PER_SD = "per SD of the exposure"  # begins the note of a slope that is not per percentage point
 TOTALS = ("direct", "total_treated", "switching", "spill_treated", "spill_control", "overall")  # over rows
@@ -48,66 +49,65 @@ class Received:
     truth_treated: float
 
 
-def received(regression: Regression, share: np.ndarray) -> Received:
-    """What is received on average by rows that count as `share` says, shape (row,), non-negative."""
+def received(regression: Regression, felt: Felt) -> Received:
+    """What is received on average by a set of rows."""
     panel, design, surface = regression.panel, regression.design, regression.surface
-    part = share / share.sum() if share.any() else share
+    total = felt.weight or 1.0
     weights, learned, more = np.zeros((3, design.size))
     truth = truth_treated = 0.0 if panel.truth is not None else np.nan
     if regression.exposures:
-        mean = part @ regression.shares
+        mean = felt.shares / total
         weights[design.blocks["exposure"].columns] = mean / regression.exposure_sd
         more[design.blocks["difference"].columns] = mean / regression.exposure_sd
         for name, block in design.blocks.items():
             if name.startswith(BY):
-                weights[block.columns] = part @ regression.matrix[:, block.columns]
+                weights[block.columns] = felt.by[name] / total
         if panel.truth is not None:
-            truth += mean @ [panel.truth.slope_control[name] for name in regression.exposures]
-            truth_treated += mean @ [panel.truth.slope_treated[name] for name in regression.exposures]
+            truth += float(mean @ [panel.truth.slope_control[name] for name in regression.exposures])
+            truth_treated += float(mean @ [panel.truth.slope_treated[name] for name in regression.exposures])
     if surface is not None:
-        learned[design.columns(BLOCKS)] = part @ surface.columns
-        felt = panel.truth.spill if panel.truth is not None else None
-        truth += np.nan if felt is None else part @ felt
+        learned[design.columns(BLOCKS)] = felt.learned / total
+        truth += felt.truth / total
     return Received(weights, learned, more, float(truth), float(truth_treated))
 
 
-def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Average]:
+def spillover_effects(regression: Regression, sums: Own, sets: Sets) -> Iterator[Average]:
     """What others' adoption does: totals over treated and untreated rows, and the slope of each exposure.
 
     Parameters
     ----------
     regression : Regression
-    spoken : array of bool, shape (treated row,)
-        Rows of whose effect of own adoption the data speak.
+    sums : Own
+        Over treated rows.
+    sets : Sets
+        Over the sets of rows that this is about.
     """
-    panel, design, surface = regression.panel, regression.design, regression.surface
+    panel, design, surface, felt = regression.panel, regression.design, regression.surface, sets.felt
     if not regression.exposures and surface is None:
         return
-    own = next(subset_averages(regression, "direct", "", np.full(int(panel.treated.sum()), ""), spoken))
-    flat = flat_exposures(panel, regression.share_of)
+    own = replace(next(level_averages(regression, "att", "mu", sums)), estimand="direct")
+    flat = [k for k, told in enumerate(regression.frame.told) if not told]
     of_others = np.zeros((design.size, len(flat)))  # one direction for each exposure that fixed effects absorb
-    for j, name in enumerate(flat):
-        of_others[design.blocks["exposure"].start + regression.exposures.index(name), j] = 1.0
+    for j, k in enumerate(flat):
+        of_others[design.blocks["exposure"].start + k, j] = 1.0
+    here = rows_of_sets(regression)
 
-    def average(estimand, weights, rows, truth, group="", level="", note="", given=True) -> Average:
-        n_units = len(np.unique(panel.unit[rows]))
-        enough = bool(rows.any()) and given
-        reason = note if rows.any() else "not identified: no such row is exposed"
+    def average(estimand, weights, rows: Felt, truth, group="", level="", note="", given=True, of="") -> Average:
+        enough = bool(rows.rows) and given
+        reason = note if rows.rows else "not identified: no such row is exposed"
         if enough and flat and moves(weights, of_others):
-            enough, reason = False, "not identified: " + "; ".join(flat.values())
-        return Average(
-            *(estimand, group, level, weights, n_units, int(rows.sum()), float(truth), reason, enough),
-            rows=np.flatnonzero(rows) if estimand in TOTALS else NO_ROWS,
-        )
+            why = "; ".join(flat_exposures(panel, regression.share_of).values())
+            enough, reason = False, f"not identified: {why}"
+        counts = (rows.units, rows.rows)
+        mine = here.get(of, NO_ROWS)
+        return Average(estimand, group, level, weights, *counts, float(truth), reason, enough, rows=mine)
 
-    exposed = regression.shares.any(axis=1) | (surface is not None and surface.reached)
-    treated, control = panel.treated, ~panel.treated & exposed
-    far = extrapolation(regression)
-    by_treated = received(regression, panel.weight * treated)
-    by_control = received(regression, panel.weight * control)
+    treated, control = felt["treated"], felt["control"]
+    far = extrapolation(regression, sums)
+    by_treated, by_control = received(regression, treated), received(regression, control)
     spill = by_treated.weights + by_treated.more
     to_control = by_control.weights + by_control.learned
-    identified = {"given": own.identified}
+    identified = {"given": own.identified, "of": "treated"}
     yield (
         own
         if surface is None
@@ -120,29 +120,43 @@ def spillover_effects(regression: Regression, spoken: np.ndarray) -> Iterator[Av
     switching = own.weights + by_treated.more - by_treated.learned
     yield average("switching", switching, treated, gained, note=about, **identified)
     if surface is None:
-        yield average("spill_treated", spill, treated, by_treated.truth_treated, note=far)
+        yield average("spill_treated", spill, treated, by_treated.truth_treated, note=far, of="treated")
     else:
         reason = f"not identified: {IN_OWN}, where a kernel is learned"
-        yield average("spill_treated", spill, treated, np.nan, note=reason, given=False)
-    if control.any():
-        of_places = "" if surface is None else rests_on(panel, surface.name, ~panel.treated & surface.reached)
-        yield average("spill_control", to_control, control, by_control.truth, note=of_places)
-    everywhere = np.ones(len(panel.unit), dtype=bool)
-    adopters, others = (float(panel.weight[rows].sum() / panel.weight.sum()) for rows in (treated, control))
+        yield average("spill_treated", spill, treated, np.nan, note=reason, given=False, of="treated")
+    if control.rows:
+        of_places = "" if surface is None else rests_on(regression, surface.name, felt["reached"])
+        yield average("spill_control", to_control, control, by_control.truth, note=of_places, of="control")
+    everyone = felt["all"]
+    adopters, others = treated.weight / everyone.weight, control.weight / everyone.weight
     yield average(
         "overall",
         adopters * (own.weights + spill) + others * to_control,
-        everywhere,
+        everyone,
         adopters * total + others * by_control.truth,
         note=own.note,
-        **identified,
+        given=own.identified,
+        of="all",
     )
-    yield from (average(*row) for row in slopes(regression))
+    yield from (average(*row) for row in slopes(regression, sets))
     if surface is not None:
         yield from (average(*row) for row in at_distances(regression))
 
 
-def slopes(regression: Regression) -> Iterator[tuple]:
+def rows_of_sets(regression: Regression) -> dict[str, np.ndarray]:
+    """Positions of treated, of untreated exposed and of all rows; nothing where the rows are not here."""
+    if regression.blocks is not None:
+        return {}
+    panel, surface = regression.panel, regression.surface
+    exposed = regression.shares.any(axis=1) | (surface is not None and surface.reached)
+    return {
+        "treated": np.flatnonzero(panel.treated),
+        "control": np.flatnonzero(~panel.treated & exposed),
+        "all": np.arange(len(panel.unit)),
+    }
+
+
+def slopes(regression: Regression, sets: Sets) -> Iterator[tuple]:
     """Slope of each exposure on the untreated, on the treated, and the difference: arguments of `average`."""
     panel, design = regression.panel, regression.design
     for k, name in enumerate(regression.exposures):
@@ -154,8 +168,7 @@ def slopes(regression: Regression) -> Iterator[tuple]:
         if panel.truth is not None:
             truth = (panel.truth.slope_control[name] * step, panel.truth.slope_treated[name] * step)
         about = "" if is_share(panel, name) else f"{PER_SD} ({step:.3g}), which is no share"
-        mine = regression.shares[:, k] > 0
-        control, treated = ~panel.treated & mine, panel.treated & mine
+        control, treated = sets.felt[f"control {name}"], sets.felt[f"treated {name}"]
         unit = step / regression.exposure_sd[k]
         arms = {
             "control": (to_control + unit * levels_of(regression, name, control), control, truth[0]),
@@ -163,22 +176,22 @@ def slopes(regression: Regression) -> Iterator[tuple]:
             "difference": (to_treated, treated, truth[1] - truth[0]),
         }
         for level, (weights, rows, value) in arms.items():
-            note = join(about, rests_on(panel, name, rows))
+            note = join(about, rests_on(regression, name, rows))
             yield "spill_per_pp", weights, rows, value, name, level, note
         by = panel.roster.mappings[name].by
         for level in design.blocks[BY + name].levels if BY + name in design.blocks else ():
-            rows = control & (panel.row_labels(panel.groups[by]) == level)
+            rows = sets.felt[f"control {name} {level}"]
             weights = to_control + unit * levels_of(regression, name, rows)
-            yield "spill_by", weights, rows, truth[0], f"{name}:{by}", level, join(about, rests_on(panel, name, rows))
+            note = join(about, rests_on(regression, name, rows))
+            yield "spill_by", weights, rows, truth[0], f"{name}:{by}", level, note
 
 
-def levels_of(regression: Regression, name: str, rows: np.ndarray) -> np.ndarray:
+def levels_of(regression: Regression, name: str, rows: Felt) -> np.ndarray:
     """Share of the rows at each level over which the slope of an exposure differs, over all columns of the design."""
-    panel, block = regression.panel, regression.design.blocks.get(BY + name)
+    block = regression.design.blocks.get(BY + name)
     shares = np.zeros(regression.design.size)
-    if block is not None and rows.any():
-        level = panel.groups[panel.roster.mappings[name].by].code[panel.unit[rows]]
-        shares[block.columns] = np.bincount(level, panel.weight[rows], block.size) / panel.weight[rows].sum()
+    if block is not None and rows.rows:
+        shares[block.columns] = rows.by[f"{BY + name} rows"] / rows.weight
     return shares
 
 
@@ -195,15 +208,15 @@ def at_distances(regression: Regression) -> Iterator[tuple]:
     for ring, distance in enumerate(middle):
         weights = np.zeros(design.size)
         weights[design.columns(BLOCKS)] = alone[ring]
-        rows = ~panel.treated & (nearest == ring)
+        rows = felt(regression, ~panel.treated & (nearest == ring))
         yield "spill_at", weights, rows, np.nan, surface.name, f"{distance:.4g} km"
 
 
-def rests_on(panel: Panel, name: str, rows: np.ndarray) -> str:
+def rests_on(regression: Regression, name: str, rows: Felt) -> str:
     """Of how many adopters an exposure of some rows is made, and how many of equal weight they are worth."""
-    felt = sources(panel, name, rows)
-    felt = felt[felt > 0]
-    if not len(felt):
+    part = from_each(regression.panel, name, rows.reach[name], regression.frame.periods)
+    part = part[part > 0]
+    if not len(part):
         return ""
-    effective = felt.sum() ** 2 / (felt**2).sum()
-    return f"rests on {count(len(felt), 'adopter')} to whom others are exposed, worth {effective:.1f} of equal weight"
+    effective = part.sum() ** 2 / (part**2).sum()
+    return f"rests on {count(len(part), 'adopter')} to whom others are exposed, worth {effective:.1f} of equal weight"

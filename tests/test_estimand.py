@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from src import average, estimand
+from src import average, estimand, tally
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
@@ -329,4 +329,4 @@ def test_extrapolation_to_zero_exposure_is_flagged():
     )
     for shares, flagged in ((near, False), (far, True)):
         regression = build_design(panel, shares)[0]
-        assert bool(average.extrapolation(regression)) is flagged
+        assert bool(average.extrapolation(regression, tally.own(regression))) is flagged
