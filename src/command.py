@@ -45,6 +45,8 @@ SCHEMAS = {
     "poisson": schema.PoissonConfig,
     "prior": schema.PriorConfig,
     "sampler": schema.SamplerConfig,
+    "local": schema.LocalConfig,
+    "dask": schema.DaskConfig,
     "generator": schema.GeneratorConfig,
     "counties": schema.CountiesConfig,
 }

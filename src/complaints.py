@@ -22,6 +22,7 @@ NODES = {  # what the options of a config group can set
     "likelihood": (schema.GaussianConfig, schema.PoissonLognormalConfig, schema.PoissonConfig),
     "prior": (schema.PriorConfig,),
     "sampler": (schema.SamplerConfig,),
+    "engine": (schema.LocalConfig, schema.DaskConfig),
     "generator": (schema.GeneratorConfig, schema.CountiesConfig),
 }
 NOISE = ("full_key:", "object_type=", "reference_type=")

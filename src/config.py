@@ -200,6 +200,29 @@ class SamplerConfig:
 
 
 @dataclass
+class LocalConfig:
+    """A process or several on one machine; see src.engine."""
+
+    name: str = "local"
+    open: str = "src.engine.local"
+    cores: int = number(1, least=1)
+
+
+@dataclass
+class DaskConfig:
+    """Processes that a Dask scheduler knows, on this machine or on many; see src.engine."""
+
+    name: str = "dask"
+    open: str = "src.engine.dask"
+    address: str | None = None  # of a scheduler; null: one of our own, on this machine
+    cores: int = number(2, least=1)
+    retries: int = number(3, least=0)
+
+
+EngineConfig = LocalConfig | DaskConfig
+
+
+@dataclass
 class GeneratorConfig:
     """A world of the recovery study; see src.generate. Sizes of effects and errors in units of the outcome."""
 
@@ -277,6 +300,7 @@ class RecoverConfig:
     likelihood: Any = MISSING
     prior: PriorConfig = MISSING
     sampler: SamplerConfig = MISSING
+    engine: Any = MISSING
     n: int = number(20, least=1, below=100_001)
     designs: int = number(4, least=1, below=1001)
     models: list[str] = field(default_factory=lambda: ["hier"], metadata={"files": "model"})
@@ -307,6 +331,7 @@ class Config:
     likelihood: Any = MISSING
     prior: PriorConfig = MISSING
     sampler: SamplerConfig = MISSING
+    engine: Any = MISSING
     seed: int = number(1, least=0, below=SEEDS)
     prob: float = number(0.95, above=0, below=1)
     estimators: list[str] | None = field(default=None, metadata={"each": ESTIMATORS})  # null: those of the likelihood

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from src.scrutiny import Scrutiny
 
 TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive")  # that not every run has
-TABLES_ONLY = ("prob", "estimators", "figures", "progress", "refit", "replace")
+TABLES_ONLY = ("engine", "prob", "estimators", "figures", "progress", "refit", "replace")
 PATHS = ("path", "package", "file", "loader", "parameters")
 
 

@@ -159,7 +159,7 @@ def test_impossible_values_name_the_setting_and_the_remedy(override, words):
         (["data.groups={a:"], "{a: cannot be read: close every bracket, quote the whole for the shell"),
         (["hier"], "hier is not a setting (did you mean model=hier?); write name=value without blanks"),
         (["model="], "model= is not an option; choose from hier, nopool, pooled"),
-        (["model=null"], "model, likelihood, prior and sampler take the name of an option"),
+        (["model=null"], "model, likelihood, prior, sampler and engine take the name of an option"),
         (["+sampler.drws=200"], "no setting sampler.drws here (did you mean draws?)"),
         (["estimators=[twf]"], "estimators=twf is not an option (did you mean twfe?); choose from twfe, "),
         (["estimators=[twfe, etwfe, twfe]"], "estimators names twfe 2 times; name it once"),

@@ -1,0 +1,344 @@
+"""Where independent pieces of work are done: in this process, in several, or on many machines.
+
+    items ──each──▶ (position, result) in the order in which they are done
+    items ──total─▶ one sum, always added up in the same order
+
+An engine does not change a result. `total` adds along a balanced tree over the positions of the items, whose shape
+depends on their number alone, and every piece of work has one thread for linear algebra. So sums are the same to the
+last bit wherever they are made and whatever is done first, on processors of one kind (linear algebra differs by kind).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any, cast
+
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from src.config import EngineConfig
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+PIECES = 8  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
+
+type Call = Callable[[], Any]
+type Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where independent pieces of work are done.
+
+    Functions and items are sent to other processes: functions of a module or `partial`s of them, and items that are
+    small, such as names and positions of what a function then reads itself.
+
+    Attributes
+    ----------
+    each : callable
+        each(function, items): iterator of (position, function(item)) in the order in which they are done.
+    total : callable
+        total(function, items, add=operator.add): `add` of function(item) over all items, along a balanced tree over
+        positions, the left half of n items being the first n // 2; the same to the last bit on every engine.
+    """
+
+    each: Callable
+    total: Callable
+
+
+class LostError(RuntimeError):
+    """A piece of work ended its process twice: no answer of its own, but the operating system's."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that does what it is sent, and the connection to it."""
+
+    process: SpawnProcess
+    connection: Connection
+
+
+@contextmanager
+def opened(config: EngineConfig) -> Iterator[Engine]:
+    """The engine that the settings name; what it started ends with the block."""
+    from src.fit import resolve
+
+    with resolve(config.open)(config) as engine:
+        yield engine
+
+
+@contextmanager
+def local(config: EngineConfig) -> Iterator[Engine]:
+    """The same process where `cores` is 1, else so many others, which are started when they are first needed."""
+    if config.cores == 1:
+        yield Engine(each=each_here, total=total_here)
+        return
+    team: list[Worker | None] = [None] * config.cores
+
+    def each(function: Callable, items: Iterable) -> Iterator[tuple[int, Any]]:
+        return by_team(team, [partial(function, item) for item in items])
+
+    def total(function: Callable, items: Iterable, add: Callable = operator.add) -> Any:
+        return summed(partial(by_team, team), partial(alone, add), function, list(items), add, config.cores)
+
+    try:
+        yield Engine(each=each, total=total)
+    finally:
+        for worker in team:
+            stop(worker)
+
+
+def each_here(function: Callable, items: Iterable) -> Iterator[tuple[int, Any]]:
+    """One item after the other, in this process."""
+    for position, item in enumerate(items):
+        yield position, alone(function, item)
+
+
+def total_here(function: Callable, items: Iterable, add: Callable = operator.add) -> Any:
+    """The sum, in this process."""
+    return alone(folded, function, add, filled(list(items)))
+
+
+def alone(function: Callable, *given: Any) -> Any:
+    """A function of what is given, with one thread for linear algebra."""
+    with threadpool_limits(1):
+        return function(*given)
+
+
+def filled(items: list) -> list:
+    """The items, if there are any.
+
+    Raises
+    ------
+    ValueError
+        There is nothing to add up.
+    """
+    if not items:
+        raise ValueError("a sum of no items is asked for")
+    return items
+
+
+def folded(function: Callable, add: Callable, items: Sequence) -> Any:
+    """Sum of function(item) along the balanced tree; holds as many partial sums as the tree is deep."""
+    if len(items) == 1:
+        return function(items[0])
+    middle = len(items) // 2
+    return add(folded(function, add, items[:middle]), folded(function, add, items[middle:]))
+
+
+def summed(
+    done: Callable[[Sequence[Call]], Iterator[tuple[int, Any]]],
+    join: Callable,
+    function: Callable,
+    items: list,
+    add: Callable,
+    processes: int,
+) -> Any:
+    """The sum of all items, subtrees being folded where they are done, and joined as soon as two neighbours are there.
+
+    Parameters
+    ----------
+    done : callable
+        Does calls somewhere: iterator of (position, sum) in the order in which they are done.
+    join : callable
+        Adds two such sums, in their order.
+    function, items, add
+        As in `Engine.total`.
+    processes : int
+        Among which the calls are shared.
+    """
+    n = len(filled(items))
+    spans, parents = subtrees(n, max(1, n // (PIECES * processes)))
+    calls = [partial(folded, function, add, items[start:stop]) for start, stop in spans]
+    waiting: dict[Span, Any] = {}
+    for position, value in done(calls):
+        span = spans[position]
+        while span in parents:
+            start, middle, stop = parents[span]
+            is_left = span == (start, middle)
+            other = (middle, stop) if is_left else (start, middle)
+            if other not in waiting:
+                break
+            value = join(value, waiting.pop(other)) if is_left else join(waiting.pop(other), value)
+            span = (start, stop)
+        waiting[span] = value
+    return waiting[0, n]
+
+
+def subtrees(n: int, most: int) -> tuple[list[Span], dict[Span, tuple[int, int, int]]]:
+    """Subtrees of at most `most` of n items, in order, and where they and those above them come from.
+
+    Returns
+    -------
+    spans : list of (start, stop)
+    parents : dict of (start, stop) to (start, middle, stop)
+        Of every node but the root.
+    """
+    spans: list[Span] = []
+    parents: dict[Span, tuple[int, int, int]] = {}
+    nodes = [(0, n)]
+    while nodes:
+        start, stop = nodes.pop()
+        if stop - start <= most:
+            spans.append((start, stop))
+            continue
+        middle = start + (stop - start) // 2
+        parents[start, middle] = parents[middle, stop] = (start, middle, stop)
+        nodes += [(middle, stop), (start, middle)]
+    return spans, parents
+
+
+def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[int, Any]]:
+    """Results of calls as processes finish them; neighbours go to the same process.
+
+    A process has a share of neighbouring calls; one that is done helps where most is left. A call whose process ends
+    is done once more in a new one. Whoever is still busy when nobody listens any more is stopped.
+
+    Raises
+    ------
+    LostError
+        A call ended its process twice.
+    Exception
+        What a call raised, as it was.
+    """
+    bounds = [round(k * len(calls) / len(team)) for k in range(len(team) + 1)]
+    shares = [deque(range(start, stop)) for start, stop in pairwise(bounds)]
+    ended: Counter[int] = Counter()
+    busy: dict[Connection, tuple[int, int]] = {}
+
+    def give(seat: int, position: int) -> None:
+        worker = send(team, seat, calls[position])
+        busy[worker.connection] = seat, position
+
+    def give_next(seat: int) -> None:
+        longest = max(shares, key=len)
+        if longest:
+            give(seat, shares[seat].popleft() if shares[seat] else longest.pop())
+
+    try:
+        for seat in range(len(team)):
+            give_next(seat)
+        while busy:
+            for connection in cast("list[Connection]", wait(list(busy))):
+                seat, position = busy.pop(connection)
+                try:
+                    fine, found = connection.recv()
+                except (EOFError, ConnectionError):
+                    code = stop(team[seat])
+                    team[seat] = None
+                    ended[position] += 1
+                    if ended[position] > 1:
+                        raise LostError(
+                            f"piece {position} of {len(calls)} ended its process twice (exit code {code}): perhaps "
+                            "memory ran out; use fewer cores"
+                        ) from None
+                    give(seat, position)
+                    continue
+                if not fine:
+                    raise found
+                give_next(seat)
+                yield position, found
+                del found
+    finally:
+        for seat, _ in busy.values():
+            stop(team[seat])
+            team[seat] = None
+
+
+def send(team: list[Worker | None], seat: int, call: Call) -> Worker:
+    """Send a call to the process in a seat; to a new one where none is there, or where it ended between two calls."""
+    worker = team[seat]
+    if worker is not None:
+        try:
+            worker.connection.send(call)
+        except ConnectionError:
+            stop(worker)
+        else:
+            return worker
+    team[seat] = worker = start()
+    worker.connection.send(call)
+    return worker
+
+
+def start() -> Worker:
+    """A new process; it shares no lock with this one's threads, as a fork would."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs,), daemon=True)
+    with single_threaded():
+        process.start()
+    theirs.close()
+    return Worker(process, mine)
+
+
+def stop(worker: Worker | None) -> int | None:
+    """End a process and the connection to it; its exit code."""
+    if worker is None:
+        return None
+    worker.connection.close()
+    worker.process.terminate()
+    worker.process.join()
+    code = worker.process.exitcode
+    worker.process.close()
+    return code
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Processes started in the block use one thread each for linear algebra, and leave Ctrl-C to this one."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    main = threading.current_thread() is threading.main_thread()  # the only one that signals can be set in
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def serve(connection: Connection) -> None:
+    """Do calls as they are sent, until nobody sends any more: a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            answer(connection, connection.recv_bytes())
+
+
+def answer(connection: Connection, sent: bytes) -> None:
+    """Send what a call gives, or what it raises."""
+    try:
+        connection.send((True, alone(pickle.loads(sent))))
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        connection.send((False, portable(error)))
+
+
+def portable(error: Exception) -> Exception:
+    """An error that can be sent, with where it arose as a note; as text where it cannot be sent as it is."""
+    where = "".join(traceback.format_exception(error))
+    try:
+        sent = pickle.loads(pickle.dumps(error))
+    except Exception:  # an error of somebody's own making that cannot be made again from its parts
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
+    sent.add_note(f"in another process:\n{where}")
+    return sent
