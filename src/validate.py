@@ -348,7 +348,8 @@ def check_values(frame: pd.DataFrame, data: DataConfig) -> None:
         kind = ".".join([first, second, *rest[1:]]) if second == "exposures" else f"{first}.{second}"
         checks.setdefault(name, []).extend(rule.check(setting, remedy) for rule, remedy in rules[kind])
     schema = pa.DataFrameSchema({name: pa.Column(None, tests, nullable=True) for name, tests in checks.items()})
-    numbered = frame[list(checks)].set_axis(np.arange(1, len(frame) + 1))
+    numbered = frame[list(checks)]
+    numbered = numbered.set_axis(numbered.index.to_numpy() + 1)
     try:
         schema.validate(numbered)
     except pa.errors.SchemaError as error:
@@ -396,14 +397,15 @@ def check_joint_labels(groups: dict[str, Factor]) -> None:
                 )
 
 
-def check_cohorts(cohort: np.ndarray, time: np.ndarray, name: str) -> None:
+def check_cohorts(cohort: np.ndarray, first: int, name: str) -> None:
     """Refuse a column of zeros and ones in the place of first treated periods.
 
     Parameters
     ----------
-    cohort : array, shape (unit,)
+    cohort : array, shape (cohort,)
         inf where never treated.
-    time : array of int, shape (row,)
+    first : int
+        Period.
     name : str
         Column, for the message.
 
@@ -412,9 +414,9 @@ def check_cohorts(cohort: np.ndarray, time: np.ndarray, name: str) -> None:
     PanelError
     """
     periods = cohort[np.isfinite(cohort)]
-    if len(periods) and (periods == 1).all() and time.min() > 1:
+    if len(periods) and (periods == 1).all() and first > 1:
         raise PanelError(
-            f"data.cohort: column {name!r} holds nothing but 0 and 1, and the first period is {time.min()}: give the "
+            f"data.cohort: column {name!r} holds nothing but 0 and 1, and the first period is {first}: give the "
             "first treated period of each unit, or a column that is 1 in treated rows as data.treated"
         )
 
