@@ -42,6 +42,10 @@ class Blocks:
         Blocks that take part; all where not given.
     dropped : tuple of str
         Covariates that are left out.
+    trait : array, shape (unit,), optional
+        On which effects may depend, standardised.
+    onset : float
+        Of the columns.
     """
 
     paths: tuple[Path, ...]
@@ -52,6 +56,8 @@ class Blocks:
     layout: Layout | None = None
     chosen: tuple[int, ...] | None = None
     dropped: tuple[str, ...] = ()
+    trait: np.ndarray | None = None
+    onset: float = 1.0
 
     @property
     def taken(self) -> tuple[int, ...]:
@@ -66,10 +72,6 @@ class Blocks:
     def with_layout(self, layout: Layout) -> Blocks:
         """The blocks, to be read for passes."""
         return replace(self, layout=layout)
-
-    def without(self, dropped: tuple[str, ...]) -> Blocks:
-        """The blocks without some covariates."""
-        return replace(self, dropped=(*self.dropped, *dropped))
 
     def sample(self) -> Blocks | None:
         """A few of the blocks, to which units were dealt at random; None where there are not many."""
@@ -99,11 +101,12 @@ class Blocks:
             (
                 self.paths[k],
                 {name: code[self.starts[k] : self.starts[k + 1]] for name, code in codes.items()},
+                None if self.trait is None else self.trait[self.starts[k] : self.starts[k + 1]],
                 tuple(values[ends[j] : ends[j + 1]] for values in of_units),
             )
             for j, k in enumerate(self.taken)
         ]
-        return self.engine.total(partial(on_block, function, bare, self.dropped), items)
+        return self.engine.total(partial(on_block, function, bare, self.dropped, self.onset), items)
 
 
 def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
@@ -112,22 +115,18 @@ def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> A
     return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
 
 
-def on_block(function: Callable, layout: Layout | None, dropped: tuple[str, ...], item: tuple) -> Any:
+def on_block(function: Callable, layout: Layout | None, dropped: tuple[str, ...], onset: float, item: tuple) -> Any:
     """The function of one block; see `Blocks.total`."""
-    from src.design import without_covariates
+    from src.design import with_traits, without_covariates
     from src.passes import Workspace
 
-    path, codes, of_units = item
+    path, codes, trait, of_units = item
     block = load_block(path)
     if dropped:
         block = without_covariates(block, dropped)
+    if trait is not None or onset != 1:
+        block = with_traits(block, trait, onset)
     return function(block if layout is None else Workspace.on(block, layout, codes), *of_units)
-
-
-def save_block(regression: Regression, path: Path) -> None:
-    """Keep the rows of a block, for `load_block`."""
-    with path.open("wb") as file:
-        pickle.dump(regression, file, protocol=5)
 
 
 def load_block(path: Path) -> Regression:

@@ -113,7 +113,7 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
             trait = standardised(nuisance.log_scale, regression.adopters)
         if trait is not None or nuisance.onset != 1:
             regression = with_traits(regression, trait, nuisance.onset)
-        whitened = whitened_products(regression, nuisance, trait)
+        whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
 
@@ -147,11 +147,7 @@ def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
     """
     regression = collapsed.regression
     nuisance = estimate(regression, replace(errors, scale="common"), collapsed.s)
-    trait = (
-        standardised(collapsed.nuisance.log_scale, regression.adopters) if "trait" in regression.design.blocks else None
-    )
-    regression = with_traits(regression, trait, regression.onset)
-    cross = replace(whitened_products(regression, nuisance, trait), sigma_known=True)
+    cross = replace(whitened_products(regression, nuisance), sigma_known=True)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)
 
@@ -222,21 +218,13 @@ def plain_products(regression: Regression) -> Compensated:
     return Compensated.of(within_products(columns, panel.unit, independent_precision(panel.weight)))
 
 
-def whitened_products(regression: Regression, nuisance: Nuisance, trait: np.ndarray | None = None) -> CrossProducts:
+def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProducts:
     """Cross-products under the estimated errors, shocks integrated out under their Normal priors.
 
     The classification with most levels goes first, level by level, because its levels share no row; what it leaves
     ties the others together.
-
-    Parameters
-    ----------
-    regression : Regression
-    nuisance : Nuisance
-    trait : array, shape (unit,), optional
-        Of the units, where the columns have one.
     """
-    units = len(regression.adopters)
-    shocks = list(nuisance.shocks.values())
+    units, shocks = len(regression.adopters), list(nuisance.shocks.values())
     codes = np.column_stack([shock.code for shock in shocks]) if shocks else np.zeros((units, 0), dtype=int)
     bare = replace(
         nuisance,
@@ -244,44 +232,22 @@ def whitened_products(regression: Regression, nuisance: Nuisance, trait: np.ndar
         log_scale=np.zeros(0),
         shocks={name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in nuisance.shocks.items()},
     )
-    known = np.zeros(units) if trait is None else trait
-    products = over(
-        regression,
-        partial(products_under, nuisance=bare, traits=trait is not None, onset=regression.onset),
-        *(nuisance.weight, codes, known),
-    )
-    dof = float(regression.rows - units)
-    cross = without_shocks(products.value, regression.frame.periods, shocks, dof)
+    products = over(regression, partial(products_under, nuisance=bare), nuisance.weight, codes)
+    cross = without_shocks(products.value, regression.frame.periods, shocks, float(regression.rows - units))
     return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
 
 
-def products_under(
-    regression: Regression,
-    weight: np.ndarray,
-    codes: np.ndarray,
-    trait: np.ndarray,
-    *,
-    nuisance: Nuisance,
-    traits: bool,
-    onset: float,
-) -> Compensated:
+def products_under(regression: Regression, weight: np.ndarray, codes: np.ndarray, *, nuisance: Nuisance) -> Compensated:
     """Cross-products of shocks, columns and outcome of rows under the estimated errors.
 
     Parameters
     ----------
     regression : Regression
-        Made anew with the trait and the onset where it is a block that was kept without them.
     weight : array, shape (unit,)
     codes : array of int, shape (unit, shock)
-    trait : array, shape (unit,)
     nuisance : Nuisance
         Without what there is of units.
-    traits : bool
-        The columns have the trait.
-    onset : float
     """
-    if regression.onset != onset or traits != ("trait" in regression.design.blocks):
-        regression = with_traits(regression, trait if traits else None, onset)
     panel, periods = regression.panel, regression.frame.periods
     shocks = [replace(shock, code=codes[:, k]) for k, shock in enumerate(nuisance.shocks.values())]
     outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
@@ -289,10 +255,9 @@ def products_under(
     stacked = sp.csr_array(sp.hstack(columns, format="csr"))
     own = means = None
     if regression.integrated:
-        own = panel.treated * np.where(panel.event_time == 0, onset, 1.0)
-        before, after = sum(piece.shape[1] for piece in columns[: len(shocks)]), 1
-        units = len(panel.units)
-        padded = [sp.csr_array((units, before)), mean_effects(regression), sp.csr_array((units, after))]
+        own = panel.treated * np.where(panel.event_time == 0, regression.onset, 1.0)
+        before, units = sum(piece.shape[1] for piece in columns[: len(shocks)]), len(panel.units)
+        padded = [sp.csr_array((units, before)), mean_effects(regression), sp.csr_array((units, 1))]
         means = sp.csr_array(sp.hstack(padded, format="csr"))
     precision = precision_of(panel, weight, nuisance.rho)
     return Compensated.of(within_products(stacked, panel.unit, precision, own, nuisance.own, means))

@@ -214,7 +214,7 @@ def regression_of(
         Integrate the effects of adopters out; where not given, if they are many.
     """
     if integrated is None:
-        integrated = units and len(np.unique(panel.unit[panel.treated])) > MOST_OWN
+        integrated = units and too_many(len(np.unique(panel.unit[panel.treated])))
     sampled = units and not integrated
     if frame is None:
         frame = frame_of(survey(panel, shares, sampled), panel, tuple(shares), flat_exposures(panel, shares))
@@ -292,6 +292,11 @@ def regression_of(
     design = Design(blocks, frame.rows_per_event_time, tuple(panel.groups))
     matrix = sp.csr_array(sp.hstack(pieces, format="csr"))
     return Regression(panel, design, matrix, share, frame, surface, onset, integrated)
+
+
+def too_many(adopters: int) -> bool:
+    """Whether so many adopters have their own effects integrated out instead of sampled."""
+    return adopters > MOST_OWN
 
 
 def ramps(name: str, panel: Panel) -> bool:
@@ -436,6 +441,13 @@ class Survey:
             self.covariates + other.covariates,
             self.outcome + other.outcome,
         )
+
+
+def of_exposures(found: Survey, kept: list[int]) -> Survey:
+    """The survey with some of its exposures alone."""
+    of = found.exposed
+    exposed = Moments(of.n[kept], of.mean[kept], of.square[kept])
+    return replace(found, exposed=exposed, felt=found.felt[kept])
 
 
 def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
@@ -589,7 +601,8 @@ def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) 
     units = units or regression.integrated
     frame, integrated = regression.frame, regression.integrated
     found = regression_of(panel, regression.share_of, regression.surface, units, trait, onset, frame, integrated)
-    return replace(found, blocks=regression.blocks)
+    blocks = regression.blocks
+    return found if blocks is None else replace(found, blocks=replace(blocks, trait=trait, onset=onset))
 
 
 def without_covariates(regression: Regression, dropped: tuple[str, ...]) -> Regression:
@@ -601,4 +614,5 @@ def without_covariates(regression: Regression, dropped: tuple[str, ...]) -> Regr
     frame = replace(frame, covariate_mean=frame.covariate_mean[keep], covariate_sd=frame.covariate_sd[keep])
     units, integrated = regression.integrated or "unit" in regression.design.blocks, regression.integrated
     found = regression_of(smaller, regression.share_of, regression.surface, units, frame=frame, integrated=integrated)
-    return replace(found, blocks=None if regression.blocks is None else regression.blocks.without(dropped))
+    blocks = regression.blocks
+    return found if blocks is None else replace(found, blocks=replace(blocks, dropped=(*blocks.dropped, *dropped)))

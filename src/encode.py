@@ -19,7 +19,7 @@ from src.examine import examine, judge, kept_rows, roll_of
 from src.panel import Factor, Panel, PanelError, Roster, Truth, count, some
 from src.read import read
 from src.ties import mapping_of
-from src.validate import check_columns, check_joint_labels, check_outcome, check_settings
+from src.validate import check_columns, check_joint_labels, check_outcome, check_settings, range_of
 
 
 def load(data: DataConfig) -> Panel:
@@ -87,7 +87,7 @@ def encode(
     seen = examine(frame.set_axis(np.arange(len(frame))), data, tuple(name for name in columns if name))
     judged = judge(seen.census, data)
     keep = kept_rows(seen, judged)
-    check_outcome(seen.outcome[keep], np.unique(seen.unit[keep], return_inverse=True)[1], data.outcome)
+    check_outcome(range_of(seen.outcome[keep], seen.unit[keep]), data.outcome)
     stays = np.unique(seen.unit[keep])
     notes = [*seen.census.notes(data), *judged.notes, *roll_of(seen, keep).notes(judged.last)]
     groups = {name: factor(name, seen.member[source][stays]) for name, source in data.groups.items()}

@@ -158,8 +158,8 @@ class Roll:
         if self.late:
             are = "is" if self.late == 1 else "are"
             said.append(
-                f"{count(self.late, 'adopter')} {are} first seen after adoption: they are in the averages, but only the "
-                "model speaks for them"
+                f"{count(self.late, 'adopter')} {are} first seen after adoption: they are in the averages, but only "
+                "the model speaks for them"
             )
         future = sum(units for g, units in self.cohorts.items() if last < g < np.inf)
         if future:
@@ -213,7 +213,8 @@ def examine(frame: pd.DataFrame, data: DataConfig, extra: tuple[str, ...] = ()) 
     row_labels = {name: labels(frame[name]).to_numpy(dtype=object)[order] for name in named}
     entries = exposure_entries(data)
     places = dict.fromkeys(name for entry in entries.values() for name in (entry.latitude, entry.longitude) if name)
-    member, changed = {}, Counter()
+    member: dict[str, np.ndarray] = {}
+    changed: Counter = Counter()
     for name, label in (row_labels | {name: column(name) for name in places}).items():
         member[name], units_that_change = one_level(label, start, before, data.membership, units, name)
         if units_that_change:

@@ -69,15 +69,55 @@ def row_shares(panel: Panel) -> tuple[dict[str, np.ndarray], list[str]]:
     notes : list of str
         One line, where there are such units: how many, by exposure.
     """
-    roster, periods = panel.roster, panel.periods
+    shares, alone = shares_and_alone(panel, panel.periods)
+    return shares, nobody_else(alone)
+
+
+def shares_and_alone(panel: Panel, periods: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Every exposure on the rows of the panel, and the number of units that nobody could expose.
+
+    Parameters
+    ----------
+    panel : Panel
+        Or a block of one, whose roster has the sums of all others.
+    periods : array of int, shape (period,)
+        Of the whole panel.
+    """
+    roster = panel.roster
     period = np.searchsorted(periods, panel.time)
     shares, alone = {}, {}
     for name, mapping in roster.mappings.items():
-        adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
-        exposure = exposures_of(mapping, adopted)[roster.position]
-        alone[name] = int(np.isnan(exposure[:, 0]).sum())
-        shares[name] = np.nan_to_num(exposure)[panel.unit, period]
-    return shares, nobody_else({name: n for name, n in alone.items() if n})
+        if mapping.adopted is None:
+            adopted = roster.cohort[:, None] + mapping.lag <= periods[None, :]
+            exposure = exposures_of(mapping, adopted)[roster.position]
+            alone[name] = int(np.isnan(exposure[:, 0]).sum())
+            shares[name] = np.nan_to_num(exposure)[panel.unit, period]
+        else:
+            shares[name], alone[name] = shares_within(panel, mapping, period)
+    return shares, alone
+
+
+def shares_within(panel: Panel, mapping: Mapping, period: np.ndarray) -> tuple[np.ndarray, int]:
+    """`leave_one_out_share` on the rows of a block, from sums over all units of every level; 0 where there is nobody.
+
+    Parameters
+    ----------
+    panel : Panel
+    mapping : Mapping
+        With those sums.
+    period : array of int, shape (row,)
+    """
+    assert mapping.adopted is not None
+    members, size, in_level = sized(mapping)
+    roster = panel.roster
+    level, own = members[roster.position], size[roster.position]
+    others = in_level[level] - own
+    felt = mapping.adopted[level[panel.unit], period]
+    felt = felt - own[panel.unit] * (roster.cohort[roster.position][panel.unit] + mapping.lag <= panel.time)
+    if mapping.form == "share":
+        reached = others > 0
+        felt = np.clip(felt / np.where(reached, others, 1.0)[panel.unit], 0.0, 1.0) * reached[panel.unit]
+    return felt, int((others == 0).sum())
 
 
 def exposures_of(mapping: Mapping, adopted: np.ndarray) -> np.ndarray:
@@ -339,8 +379,9 @@ def nobody_else(alone: dict[str, int]) -> list[str]:
     Parameters
     ----------
     alone : dict of str to int
-        Units alone in their group or out of reach of all others, for each exposure that has any.
+        Units alone in their group or out of reach of all others, for each exposure.
     """
+    alone = {name: n for name, n in alone.items() if n}
     if not alone:
         return []
     most = sorted(alone.items(), key=lambda item: -item[1])

@@ -204,13 +204,15 @@ def nodes_about(rho: float) -> np.ndarray:
     return (low + high) / 2 + (high - low) / 2 * chebyshev.chebpts1(NODES)
 
 
-def between(nodes: np.ndarray, rho: float) -> np.ndarray:
-    """Weights of the values at the nodes in the polynomial through them, shape (node,)."""
-    scale = np.ptp(nodes)
-    apart = (nodes[:, None] - nodes[None, :]) / scale
-    np.fill_diagonal(apart, 1.0)
-    away = (rho - nodes) / scale
-    return np.array([np.prod(np.delete(away, k)) / np.prod(apart[k]) for k in range(len(nodes))])
+def between(nodes: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the values at the nodes in the polynomial through them, and in its derivative, shape (node,)."""
+    low, high = nodes.min(), nodes.max()
+    if low == high:
+        return np.ones(len(nodes)), np.zeros(len(nodes))
+    degree, place = len(nodes) - 1, (2 * rho - low - high) / (high - low)
+    inverse = np.linalg.inv(chebyshev.chebvander((2 * nodes - low - high) / (high - low), degree))
+    slopes = [chebyshev.chebval(place, chebyshev.chebder(row)) for row in np.eye(degree + 1)]
+    return chebyshev.chebvander(np.array([place]), degree)[0] @ inverse, np.array(slopes) @ inverse * 2 / (high - low)
 
 
 def update_units(said: Forms, nodes: np.ndarray, now: Nuisance, errors: Errors) -> Nuisance:
@@ -221,24 +223,33 @@ def update_units(said: Forms, nodes: np.ndarray, now: Nuisance, errors: Errors) 
     told = said.told if errors.scale == "unit" else np.ones(len(said.told), dtype=bool)
     free = np.where(told, said.rows - 1.0, 0.0)
     smooth = np.where(told[:, None], said.q, 0.0) * (1 - nodes**2)
+    log = said.log + 0.5 * free.sum() * np.log(1 - nodes**2)
+
+    def expected(rho: float) -> np.ndarray:
+        return np.maximum(smooth @ between(nodes, rho)[0], 0.0) / (1 - rho**2)
+
+    def loss(rho: float) -> float:
+        likelihood = t_likelihood(expected(rho), free, said.ever, now.nu, now.never**2, now.ever**2)
+        return -float(log @ between(nodes, rho)[0]) + 0.5 * free.sum() * np.log(1 - rho**2) - likelihood
+
+    def slope(rho: float) -> float:
+        q, steeper = expected(rho), between(nodes, rho)[1]
+        moved = (smooth @ steeper + 2 * rho * q) / (1 - rho**2)
+        s0 = np.where(said.ever, now.ever, now.never) ** 2
+        pull = 1 / s0 if np.isinf(now.nu) else (now.nu + free) / (now.nu * s0 + q)
+        return -float(log @ steeper) - free.sum() * rho / (1 - rho**2) + 0.5 * float(pull @ moved)
+
     rho = now.rho
-
-    def expected(candidate: float) -> np.ndarray:
-        return np.maximum(smooth @ between(nodes, candidate), 0.0) / (1 - candidate**2)
-
     if errors.serial == "ar1" and (free >= 2).any():
-        log = said.log + 0.5 * free.sum() * np.log(1 - nodes**2)
-
-        def loss(candidate: float) -> float:
-            likelihood = t_likelihood(expected(candidate), free, said.ever, now.nu, now.never**2, now.ever**2)
-            return -float(log @ between(nodes, candidate)) + 0.5 * free.sum() * np.log(1 - candidate**2) - likelihood
-
-        within = (float(max(nodes.min(), now.rho - REACH)), float(min(nodes.max(), now.rho + REACH)))
-        rho = float(optimize.minimize_scalar(loss, bounds=within, method="bounded", options={"xatol": 1e-9}).x)
-    nu, never, ever = typical_scales(expected(rho), free, said.ever, errors.scale)
+        within = (nodes.min(), nodes.max())
+        rho = optimize.minimize_scalar(loss, bounds=within, method="bounded", options={"xatol": 1e-4}).x
+        low, high = max(rho - 0.01, within[0]), min(rho + 0.01, within[1])
+        if slope(low) < 0 < slope(high):  # to the last digits, so that the order of sums does not show
+            rho = optimize.brentq(slope, low, high, xtol=1e-15)
+    nu, never, ever = typical_scales(expected(float(rho)), free, said.ever, errors.scale)
     return replace(
         now,
-        rho=rho,
+        rho=float(rho),
         nu=nu,
         never=float(np.sqrt(never)),
         ever=float(np.sqrt(ever if said.ever.any() else never)),
@@ -302,9 +313,26 @@ def typical_scales(q: np.ndarray, free: np.ndarray, ever: np.ndarray, scale: str
     middle = np.log(max(np.median(q[free > 0] / free[free > 0]), 1e-9))
     start = np.array([np.log(5.0), *[middle] * (1 + several)])
     bounds = [(np.log(NU[0]), np.log(NU[1]))] + [(middle - 8, middle + 8)] * (1 + several)
-    options = {"ftol": 1e-15, "gtol": 1e-10, "maxls": 50}
-    best = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options=options).x  # type: ignore[call-overload]
-    return float(np.exp(best[0])), float(np.exp(best[1])), float(np.exp(best[-1]))
+    best = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x
+    nu, never, treated = np.exp(polished(lambda x: loss(x)[1], best, np.array(bounds)))[[0, 1, -1]]
+    return float(nu), float(never), float(treated)
+
+
+def polished(slope: Callable[[np.ndarray], np.ndarray], x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """A minimum to the last digits by Newton's steps in what is not at its bounds, so that the order of sums does not
+    show; as given where these lead away.
+    """
+    free = (x > bounds[:, 0] + 1e-6) & (x < bounds[:, 1] - 1e-6)
+    found = x.copy()
+    for _ in range(4):
+        steps = 1e-4 * np.eye(len(x))[free]
+        bend = np.array([(slope(found + h) - slope(found - h))[free] / 2e-4 for h in steps])
+        if not len(bend) or np.linalg.eigvalsh(bend + bend.T).min() <= 0:
+            return x
+        found[free] -= np.linalg.solve(bend, slope(found)[free])
+        if np.abs(found - x).max() > 0.01 or (found < bounds[:, 0]).any() or (found > bounds[:, 1]).any():
+            return x
+    return found
 
 
 def update_shocks(layout: Layout, coefficients: np.ndarray, now: Nuisance) -> Nuisance:

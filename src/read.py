@@ -199,8 +199,9 @@ def numbers(column: pd.Series) -> np.ndarray:
 
 def labels(column: pd.Series) -> pd.Series:
     """A column as text without surrounding blanks, "204" for 204.0; missing only where it is empty."""
-    text = column.astype("str").str.strip()
+    code, known = pd.factorize(column)  # each label once: rows are many times as many
+    text = pd.Series(known).astype("str").str.strip()
     text = text.mask(text == "")
     if text.str.fullmatch(r"-?\d+\.0").fillna(True).astype(bool).all():
         text = text.str.removesuffix(".0")
-    return text
+    return pd.Series(text.reindex(code).to_numpy(dtype=object), index=column.index, name=column.name, dtype="str")

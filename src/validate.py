@@ -258,16 +258,20 @@ class Rule:
         Said of the values that do not.
     holds : callable
         Of the raw column and its numbers, both shape (row,); array of bool, shape (row,).
+    of_text : bool
+        The rule does not look at the numbers.
     """
 
     problem: str
     holds: Callable[[pd.Series, np.ndarray], np.ndarray]
+    of_text: bool = False
 
     def check(self, setting: str, remedy: str) -> pa.Check:
         """The rule as a pandera check that carries the setting and the remedy."""
 
         def test(column: pd.Series) -> pd.Series:
-            return pd.Series(self.holds(column, numbers(column)), index=column.index)
+            values = np.zeros(0) if self.of_text else numbers(column)
+            return pd.Series(self.holds(column, values), index=column.index)
 
         return pa.Check(test, name=setting, title=self.problem, description=remedy, ignore_na=False)
 
@@ -290,7 +294,7 @@ NOT_NEGATIVE = Rule("is negative", lambda raw, x: ~(x < 0))
 ABOVE_MINUS_INFINITY = Rule("is minus infinity", lambda raw, x: x != -np.inf)
 ABOVE_ZERO = Rule("is not above 0", lambda raw, x: ~(x <= 0))
 ABOVE_MINUS_ONE = Rule("is not above -1", lambda raw, x: ~(x <= -1))
-LABELLED = Rule("is empty", lambda raw, x: labels(raw).notna().to_numpy())
+LABELLED = Rule("is empty", lambda raw, x: labels(raw).notna().to_numpy(), of_text=True)
 
 
 FINITE = (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE)
@@ -442,25 +446,46 @@ def check_duplicates(unit: np.ndarray, time: np.ndarray, units: np.ndarray, orde
         raise PanelError(f"{count(len(again), 'duplicate row')} ({some(cases)}): keep one row for each unit and period")
 
 
-def check_outcome(outcome: np.ndarray, unit: np.ndarray, name: str) -> None:
+@dataclass(frozen=True)
+class Range:
+    """Least and greatest outcome, and the widest range within a unit; adds up over units."""
+
+    low: float
+    high: float
+    widest: float
+    rows: int
+
+    def __add__(self, other: Range) -> Range:
+        low, high, widest = min(self.low, other.low), max(self.high, other.high), max(self.widest, other.widest)
+        return Range(low, high, widest, self.rows + other.rows)
+
+
+def range_of(outcome: np.ndarray, unit: np.ndarray) -> Range:
+    """The range of the outcome; a unit's rows are together."""
+    if not len(outcome):
+        return Range(np.inf, -np.inf, 0.0, 0)
+    start = first_rows(unit)
+    within = np.maximum.reduceat(outcome, start) - np.minimum.reduceat(outcome, start)
+    return Range(float(outcome.min()), float(outcome.max()), float(within.max()), len(outcome))
+
+
+def check_outcome(found: Range, name: str) -> None:
     """Refuse an outcome that does not vary within any unit.
 
     Raises
     ------
     PanelError
     """
-    tiny = 1e-12 * max(np.abs(outcome).max(), 1e-300)
-    start = first_rows(unit)
-    within = np.maximum.reduceat(outcome, start) - np.minimum.reduceat(outcome, start)
-    if within.max() <= tiny:
-        where = "" if np.ptp(outcome) <= tiny else " within every unit"
+    tiny = 1e-12 * max(abs(found.low), abs(found.high), 1e-300)
+    if found.widest <= tiny:
+        where = "" if found.high - found.low <= tiny else " within every unit"
         raise PanelError(
-            f"data.outcome: column {name!r} is constant{where} in all {count(len(outcome), 'row')}: "
+            f"data.outcome: column {name!r} is constant{where} in all {count(found.rows, 'row')}: "
             "give an outcome that changes over time"
         )
-    if within.max() < 1 / HUGE:
+    if found.widest < 1 / HUGE:
         raise PanelError(
-            f"data.outcome: column {name!r} varies by no more than {within.max():.3g} within a unit: give it in a "
+            f"data.outcome: column {name!r} varies by no more than {found.widest:.3g} within a unit: give it in a "
             "smaller unit"
         )
 

@@ -1,0 +1,99 @@
+"""Effects of single units integrated out: against a column for every adopter, and against dense algebra."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src import tally
+from src.average import own_effects
+from src.collapse import collapse, whitened_products, without_periods_and_covariates
+from src.design import MEAN, build_design, mean_effects, regression_of
+from src.errors import Errors
+from src.exposure import row_shares
+from src.generate import draw
+from tests.test_generate import world
+
+ERRORS = Errors("ar1", "unit", ("district", "industry"))
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The same panel with the effects of adopters as columns, and without, under the same errors."""
+    panel = draw(world("realistic", units=200, industries=5, districts=8, adopters=[8, 8, 8, 8]), 1, 1)
+    explicit = build_design(panel, row_shares(panel)[0], units=True)[0]
+    collapsed = collapse(explicit, ERRORS)
+    explicit = collapsed.regression
+    trait = explicit.matrix[:, explicit.design.blocks["trait"].columns].toarray().ravel()
+    of_unit = np.zeros(len(panel.units))
+    of_unit[panel.unit[panel.treated]] = trait[panel.treated]
+    integrated = regression_of(
+        explicit.panel, explicit.share_of, None, True, of_unit, explicit.onset, explicit.frame, integrated=True
+    )
+    return collapsed, integrated
+
+
+def test_what_is_left_is_what_eliminating_the_columns_of_adopters_leaves(both):
+    collapsed, integrated = both
+    nuisance = collapsed.nuisance
+    explicit = collapsed.regression
+    one = whitened_products(explicit, nuisance)
+    own = explicit.design.columns(("unit",))
+    rest = np.setdiff1d(np.arange(explicit.design.size), own)
+    precise = one.gram[np.ix_(own, own)] + np.eye(len(own)) / nuisance.own**2
+    pull = np.linalg.solve(precise, one.gram[np.ix_(own, rest)])
+    gram = one.gram[np.ix_(rest, rest)] - one.gram[np.ix_(rest, own)] @ pull
+    moment = one.moment[rest] - pull.T @ one.moment[own]
+    two = whitened_products(integrated, nuisance)
+    there = np.setdiff1d(np.arange(integrated.design.size), integrated.design.columns((MEAN,)))
+    names = [explicit.design.all_labels[k] for k in rest]
+    assert [integrated.design.all_labels[k] for k in there] == names
+    np.testing.assert_allclose(two.gram[np.ix_(there, there)], gram, atol=1e-9 * np.abs(gram).max())
+    np.testing.assert_allclose(two.moment[there], moment, atol=1e-9 * np.abs(moment).max())
+
+
+def test_means_of_effects_given_the_rest_are_those_of_the_effects_themselves(both):
+    collapsed, integrated = both
+    nuisance, explicit = collapsed.nuisance, collapsed.regression
+    evidence, _ = without_periods_and_covariates(whitened_products(explicit, nuisance), explicit.design)
+    own = explicit.design.columns(("unit",))
+    rest = np.array([k for k in range(len(evidence.moment)) if k not in set(own)])
+    theta = np.random.default_rng(0).normal(size=len(rest))
+    covariance = np.linalg.inv(evidence.gram[np.ix_(own, own)] + np.eye(len(own)) / nuisance.own**2)
+    mean = covariance @ (evidence.moment[own] - evidence.gram[np.ix_(own, rest)] @ theta)
+    unit = [str(level) for level in explicit.design.blocks["unit"].levels]
+    place = [int(np.flatnonzero(integrated.panel.units == level)[0]) for level in unit]
+    share = mean_effects(integrated)[:, integrated.design.blocks[MEAN].columns].toarray()[place]
+
+    found, _ = without_periods_and_covariates(whitened_products(integrated, nuisance), integrated.design)
+    means = integrated.design.columns((MEAN,))
+    labels = integrated.design.all_labels
+    others = np.array([labels.index(explicit.design.all_labels[k]) for k in rest])
+    given = found.moment[means] - found.gram[np.ix_(means, others)] @ theta
+    np.testing.assert_allclose(given, share.T @ mean, atol=1e-8)
+    np.testing.assert_allclose(-found.gram[np.ix_(means, means)], share.T @ covariance @ share, atol=1e-9)
+
+
+def test_averages_take_the_mean_effect_of_their_own_rows(both):
+    collapsed, integrated = both
+    explicit = collapsed.regression
+    unit = explicit.design.blocks["unit"].columns
+    share = mean_effects(integrated)
+    place = [int(np.flatnonzero(integrated.panel.units == level)[0]) for level in explicit.design.blocks["unit"].levels]
+    pairs = zip(own_effects(explicit, tally.own(explicit)), own_effects(integrated, tally.own(integrated)), strict=True)
+    for one, two in pairs:
+        assert (one.estimand, one.group, one.level) == (two.estimand, two.group, two.level)
+        of_units = share[place] @ two.weights
+        np.testing.assert_allclose(of_units, one.weights[unit], atol=1e-12)
+
+
+def test_the_spread_is_estimated_as_with_columns(both):
+    """Expected likelihood with draws for the columns, exactly where the effects are integrated out."""
+    collapsed, integrated = both
+    plain = regression_of(integrated.panel, integrated.share_of, None, True, frame=integrated.frame, integrated=True)
+    found = collapse(plain, ERRORS)
+    assert found.nuisance.own == pytest.approx(collapsed.nuisance.own, rel=0.1)
+    assert found.nuisance.rho == pytest.approx(collapsed.nuisance.rho, abs=0.01)
+    assert found.nuisance.onset == pytest.approx(collapsed.nuisance.onset, abs=0.05)
+    np.testing.assert_allclose(found.nuisance.weight, collapsed.nuisance.weight, rtol=0.1)
+    assert replace(found.regression).integrated
