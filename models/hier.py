@@ -38,9 +38,10 @@ def build(
     interactions : bool
         Pairwise interactions of the groups.
     unit : bool
-        Units differ in their effect, also with z_i, a standardised trait, where there is one: the log error scale of
-        Gaussian outcomes, because precision weights average effects by 1 / scale_i^2 and the estimands by rows, or the
-        log size of counts, because proportional effects average by events.
+        Units differ in their effect (by a column for each, unless that has been integrated out), also with z_i, a
+        standardised trait, where there is one: the log error scale of Gaussian outcomes, because precision weights
+        average effects by 1 / scale_i^2 and the estimands by rows, or the log size of counts, because proportional
+        effects average by events.
 
     Notes
     -----
@@ -63,7 +64,7 @@ def effects_of(
         *design.groups,
         *(design.interactions if interactions else ()),
         *(f"{name}_late" for name in design.groups if late and f"{name}_late" in design.blocks),
-        *(["unit"] if unit else []),
+        *(["unit"] if unit and "unit" in design.blocks else []),
     ]
     terms = {"mu": effects.average(priors)}
     if design.blocks["path"].size > 1:

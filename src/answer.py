@@ -14,6 +14,7 @@ import xarray as xr
 from models.inputs import Priors
 from src import compare, estimand, sandwich, trace
 from src.collapse import Collapsed
+from src.design import MEAN
 from src.errors import Errors
 from src.estimand import Scales
 from src.leads import Leads, leads_of
@@ -64,11 +65,12 @@ def answer(
     seed : int
     """
     theta, labels = trace.theta(tree), collapsed.regression.design.all_labels
+    complete = with_means(theta, collapsed, seed)
     is_log = collapsed.regression.panel.is_log
     own = found = estimand.averages(collapsed.regression, collapsed.evidence, trace.terms(theta))
-    draws = estimand.draw_estimands(theta, labels, own)
+    draws = estimand.draw_estimands(complete, labels, own)
     events = [replace(average, identified=True) for average in own if average.estimand == "att_event"]
-    path = estimand.draw_estimands(theta, labels, events)  # what is not identified weighs in the average, too
+    path = estimand.draw_estimands(complete, labels, events)  # what is not identified weighs in the average, too
     leads = leads_of(collapsed, theta, path, priors, residual_sd(tree, collapsed))
     if leads is not None:
         found = [*own, *leads.found]
@@ -87,6 +89,35 @@ def answer(
         rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, own)
         tables[name + compare.COMMON] = estimand.table(estimand.linear_scales(rival, own, is_log), prob)
     return Answer(tables, scales, theta, leads)
+
+
+def with_means(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> xr.DataArray:
+    """The coefficients, and the mean effects of single units over the rows of every level drawn given them.
+
+    As they are where the effects of single units are not integrated out; see `src.products.within_products`.
+
+    Parameters
+    ----------
+    theta : DataArray, dims (chain, draw, column)
+        In units of the outcome.
+    collapsed : Collapsed
+    seed : int
+    """
+    regression, evidence = collapsed.regression, collapsed.evidence
+    if not regression.integrated:
+        return theta
+    labels = regression.design.all_labels
+    means = regression.design.columns((MEAN,))
+    used = pd.Index(labels).get_indexer(pd.Index(theta["column"].to_numpy()))
+    given = theta.transpose("chain", "draw", "column").to_numpy()
+    centre = evidence.moment[means] - given @ evidence.gram[np.ix_(used, means)]
+    values, vectors = np.linalg.eigh(-evidence.gram[np.ix_(means, means)])
+    factor = collapsed.s * vectors * np.sqrt(np.maximum(values, 0.0))
+    noise = np.random.default_rng([seed, 13]).standard_normal(centre.shape) @ factor.T
+    drawn = xr.DataArray(
+        centre + noise, dims=("chain", "draw", "column"), coords={"column": [labels[k] for k in means]}
+    )
+    return xr.concat([theta, drawn.assign_coords(chain=theta["chain"], draw=theta["draw"])], "column")
 
 
 def residual_sd(tree: xr.DataTree, collapsed: Collapsed) -> float:

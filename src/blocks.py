@@ -46,6 +46,8 @@ class Blocks:
         On which effects may depend, standardised.
     onset : float
         Of the columns.
+    own : bool
+        Effects of single units are integrated out, if that is how the blocks were made.
     """
 
     paths: tuple[Path, ...]
@@ -58,6 +60,7 @@ class Blocks:
     dropped: tuple[str, ...] = ()
     trait: np.ndarray | None = None
     onset: float = 1.0
+    own: bool = True
 
     @property
     def taken(self) -> tuple[int, ...]:
@@ -106,7 +109,7 @@ class Blocks:
             )
             for j, k in enumerate(self.taken)
         ]
-        return self.engine.total(partial(on_block, function, bare, self.dropped, self.onset), items)
+        return self.engine.total(partial(on_block, function, bare, (self.dropped, self.onset, self.own)), items)
 
 
 def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
@@ -115,13 +118,15 @@ def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> A
     return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
 
 
-def on_block(function: Callable, layout: Layout | None, dropped: tuple[str, ...], onset: float, item: tuple) -> Any:
+def on_block(function: Callable, layout: Layout | None, view: tuple[tuple[str, ...], float, bool], item: tuple) -> Any:
     """The function of one block; see `Blocks.total`."""
     from src.design import with_traits, without_covariates
     from src.passes import Workspace
 
-    path, codes, trait, of_units = item
+    (path, codes, trait, of_units), (dropped, onset, own) = item, view
     block = load_block(path)
+    if block.integrated and not own:
+        block = replace(block, integrated=False)
     if dropped:
         block = without_covariates(block, dropped)
     if trait is not None or onset != 1:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from models.inputs import BY, CrossProducts, Design
 from src import counts
 from src.blocks import over
-from src.design import NUISANCE, Regression, mean_effects, standardised, with_traits, without_covariates
+from src.design import NUISANCE, Regression, mean_effects, standardised, with_traits, without_covariates, without_own
 from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
 from src.nuisance import estimate
@@ -56,6 +56,8 @@ class Collapsed:
     nuisance : Nuisance
         What was estimated of the errors.
     notes : tuple of str
+    plain : (Regression, CrossProducts)
+        All columns under independent errors with the panel's weights, nothing but effects of units integrated out.
     levels : Levels, optional
         Of the units, where the outcome is a count.
     """
@@ -66,10 +68,13 @@ class Collapsed:
     s: float
     nuisance: Nuisance
     notes: tuple[str, ...]
+    plain: tuple[Regression, CrossProducts]
     levels: counts.Levels | None = None
 
 
-def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[str, ...] = ()) -> Collapsed:
+def collapse(
+    regression: Regression, errors: Errors | None = None, terms: tuple[str, ...] = (), own: bool = True
+) -> Collapsed:
     """Estimate the errors, then integrate units, shocks, periods and covariates out.
 
     Parameters
@@ -79,6 +84,8 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
         Independent errors of one scale where not given.
     terms : tuple of str
         Blocks of tau of a model that pools nothing; matters for counts alone, see `src.counts.estimate`.
+    own : bool
+        The model gives units effects of their own: where they are many they are integrated out of its evidence.
 
     Raises
     ------
@@ -95,6 +102,7 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
         regression = without_covariates(regression, tuple(absorbed))
         cross = weighted_products(regression)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
+    plain = (regression, cross)
     s = LOG_POINTS if errors.events else saturated_scale(evidence, regression.design)
     if not errors.events:
         check_errors(evidence, regression, s)
@@ -102,7 +110,7 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
     flat = flat_exposures(regression.panel, regression.share_of)
     notes += [*flat.values(), *absorbed_exposures(cross, evidence, regression, flat)]
     if errors.events:
-        return collapse_counts(regression, errors, terms, tuple(notes))
+        return collapse_counts(regression, errors, terms, tuple(notes), plain)
     nuisance = estimate(regression, errors, s)
     still = int(over(regression, count_unchanging))
     if still and errors.scale == "unit":
@@ -113,9 +121,11 @@ def collapse(regression: Regression, errors: Errors | None = None, terms: tuple[
             trait = standardised(nuisance.log_scale, regression.adopters)
         if trait is not None or nuisance.onset != 1:
             regression = with_traits(regression, trait, nuisance.onset)
+        if regression.integrated and not own:
+            regression = without_own(regression)
         whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
-    return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes))
+    return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes), plain)
 
 
 def count_unchanging(regression: Regression) -> int:
@@ -124,7 +134,11 @@ def count_unchanging(regression: Regression) -> int:
 
 
 def collapse_counts(
-    regression: Regression, errors: Errors, terms: tuple[str, ...], notes: tuple[str, ...]
+    regression: Regression,
+    errors: Errors,
+    terms: tuple[str, ...],
+    notes: tuple[str, ...],
+    plain: tuple[Regression, CrossProducts],
 ) -> Collapsed:
     """The same of counts: sites instead of precisions; see src.counts."""
     counted = counts.estimate(regression, errors, LOG_POINTS, terms)
@@ -137,7 +151,7 @@ def collapse_counts(
     products = LOG_POINTS**2 * counts.products_of(columns, counted.information, counted.moment)  # sigma is s
     cross = replace(without_shocks(products, periods, shocks, 0.0), sigma_known=True)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
-    return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, counted.levels)
+    return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, plain, counted.levels)
 
 
 def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:

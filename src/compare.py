@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
 from src.average import FIXED
-from src.estimators import ESTIMATORS, estimate
+from src.estimators import ESTIMATORS
 from src.frequentist import COLUMNS
-from src.panel import Panel, count
+from src.panel import count
 
 KEYS = ["estimand", "group", "level"]
 TWINS = [*KEYS, "scale"]
@@ -25,24 +23,17 @@ DISAGREE = 0.5  # posterior SDs
 
 def compare(
     estimands: dict[str, pd.DataFrame],
-    panel: Panel,
-    exposures: dict[str, np.ndarray],
-    prob: float,
-    names: Iterable[str],
+    classical: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Stack the model's rows over those of the named estimators and bring twins together.
+    """Stack the model's rows over those of classical estimators and bring twins together.
 
     Parameters
     ----------
     estimands : dict of str to DataFrame
         Tables in the columns of `estimands.csv` by the name that their rows bear as `estimator`, the model's first:
         posterior mean and SD become `estimate` and `se`.
-    panel : Panel
-    exposures : dict of str to array, shape (row,)
-    prob : float
-        Mass of the intervals of the classical estimators.
-    names : iterable of str
-        Keys of `src.estimators.ESTIMATORS`.
+    classical : DataFrame
+        Columns of `comparison.csv`.
 
     Returns
     -------
@@ -53,7 +44,6 @@ def compare(
         table.rename(columns={"mean": "estimate", "sd": "se"}).assign(estimator=name)[COLUMNS]
         for name, table in estimands.items()
     ]
-    classical = estimate(panel, exposures, prob, names)
     rows = [row for table in (*posterior, classical) for row in table.to_dict("records")]
     return beside(pd.DataFrame(rows, columns=COLUMNS))
 

@@ -67,6 +67,8 @@ class Frame:
         Weight of the treated rows of each level of a term.
     outcome : tuple of float
         Mean and SD.
+    cells : dict of (cohort, period) to array
+        Rows, their weight and their weighted outcome.
     """
 
     levels: dict[str, tuple]
@@ -82,6 +84,12 @@ class Frame:
     covariate_sd: np.ndarray
     totals: dict[str, np.ndarray]
     outcome: tuple[float, float]
+    cells: dict[tuple[float, int], np.ndarray]
+
+    @property
+    def treated(self) -> int:
+        """Number of treated rows."""
+        return int(sum(rows for (g, t), (rows, *_) in self.cells.items() if t >= g))
 
 
 @dataclass(frozen=True)
@@ -421,6 +429,8 @@ class Survey:
     felt : array, shape (exposure,)
         Weighted sum over treated rows.
     covariates, outcome : Moments
+    cells : dict of (cohort, period) to array
+        Rows, their weight and their weighted outcome; cohort inf where never treated.
     """
 
     weights: dict[str, dict]
@@ -430,6 +440,7 @@ class Survey:
     felt: np.ndarray
     covariates: Moments
     outcome: Moments
+    cells: dict[tuple[float, int], np.ndarray]
 
     def __add__(self, other: Survey) -> Survey:
         return Survey(
@@ -440,6 +451,7 @@ class Survey:
             self.felt + other.felt,
             self.covariates + other.covariates,
             self.outcome + other.outcome,
+            summed(self.cells, other.cells),
         )
 
 
@@ -472,7 +484,15 @@ def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
         np.array([weight[treated] @ s[treated] for s in shares.values()]),
         Moments.of(list(panel.covariates.T)),
         Moments.of([panel.outcome]),
+        cells_of(panel),
     )
+
+
+def cells_of(panel: Panel) -> dict[tuple[float, int], np.ndarray]:
+    """Rows, their weight and their weighted outcome in every cohort and period."""
+    pairs, code = np.unique(np.column_stack([panel.row_cohort, panel.time]), axis=0, return_inverse=True)
+    parts = [np.bincount(code, of, len(pairs)) for of in (None, panel.weight, panel.weight * panel.outcome)]
+    return {(g, int(t)): part for (g, t), part in zip(pairs.tolist(), np.column_stack(parts), strict=True)}
 
 
 def summed(one: dict, two: dict) -> dict:
@@ -523,6 +543,7 @@ def frame_of(found: Survey, panel: Panel, names: tuple[str, ...], flat: Collecti
         np.where(found.covariates.sd > 0, found.covariates.sd, 1.0),
         totals,
         (float(found.outcome.mean[0]), float(found.outcome.sd[0])),
+        dict(sorted(found.cells.items())),
     )
 
 
@@ -603,6 +624,12 @@ def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) 
     found = regression_of(panel, regression.share_of, regression.surface, units, trait, onset, frame, integrated)
     blocks = regression.blocks
     return found if blocks is None else replace(found, blocks=replace(blocks, trait=trait, onset=onset))
+
+
+def without_own(regression: Regression) -> Regression:
+    """The regression whose effects of single units are not integrated out, nor anywhere else."""
+    blocks = regression.blocks
+    return replace(regression, integrated=False, blocks=None if blocks is None else replace(blocks, own=False))
 
 
 def without_covariates(regression: Regression, dropped: tuple[str, ...]) -> Regression:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from src.command import UserError, command, folder_of
@@ -38,22 +40,21 @@ def fit(config: Config) -> int:
     from src import diagnose, estimand, papers, report, terminal, trace
     from src.answer import answer
     from src.collapse import collapse
-    from src.design import build_design
     from src.sample import stopwatch
     from src.scrutiny import Given, scrutinise
 
     seconds: dict[str, float] = {}
-    with stopwatch(seconds, "total"):
+    with ExitStack() as stack, stopwatch(seconds, "total"):
         with stopwatch(seconds, "load"):
-            panel, shares, notes = load(config)
+            regression, shares, notes = rows_of(config, stack)
+        panel = regression.panel
         run = trace.run_id(posterior_settings(config), panel.sha256)
         folder = claimed(folder_of(run, config), run, config.refit)
         with stopwatch(seconds, "collapse"):
-            regression, left_out = build_design(panel, shares, needs_units(config))
             errors = errors_of(config, regression)
-            collapsed = collapse(regression, errors, unpooled(config, regression))
-        notes = [*notes, *left_out, *collapsed.notes]
-        terminal.opening(panel, notes)
+            collapsed = collapse(regression, errors, unpooled(config, regression), has_units(config))
+        notes = [*notes, *collapsed.notes]
+        terminal.opening(regression, notes)
         tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
         with stopwatch(seconds, "estimand"):
             found = answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
@@ -74,19 +75,43 @@ def fit(config: Config) -> int:
         lacking = [*beside.said.get("handled", ()), *lacking]
         terminal.handled(lacking)
         nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
-        nuisance |= collapsed.nuisance.record(collapsed.s, len(panel.periods))
+        nuisance |= collapsed.nuisance.record(collapsed.s, len(regression.frame.periods))
         notes = [*notes, *lacking]
         diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
         with stopwatch(seconds, "report"):
             caption = f"{config.data.name}, model {config.model.name}: {100 * config.prob:g}% intervals"
             papers.write_tables(folder / "tables", found.table, beside.comparison, caption)
-            about = (config.data.name, config.model.name, panel)
+            about = (config.data.name, config.model.name, collapsed.regression)
             page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run))
             trace.write(page, folder / "report.html")
     trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
     write_settings(config, folder)
     terminal.closing(found.table, beside, diagnostics | {"seconds": seconds}, folder)
     return 0 if diagnostics["ok"] else 3
+
+
+def rows_of(config: Config, stack: ExitStack) -> tuple[Regression, dict, list[str]]:
+    """The columns of the panel that `data` names, its exposures on the rows, and what was handled on the way.
+
+    Where the rows are to stay in files, these go when the stack is closed, and the exposures stay with them.
+    """
+    from src import engine, stream, terminal
+    from src.design import build_design
+
+    if not stream.is_streamed(config.data, config.engine.rows_in_memory):
+        panel, shares, notes = load(config)
+        regression, left_out = build_design(panel, shares, needs_units(config))
+        return regression, shares, [*notes, *left_out]
+    if counts_events(config.likelihood):
+        raise UserError(
+            f"likelihood={config.likelihood.name}: counts need all rows in memory: raise engine.rows_in_memory, or use "
+            "likelihood=gaussian"
+        )
+    tell = stack.enter_context(terminal.following(config.progress and terminal.is_person()))
+    scratch = Path(stack.enter_context(TemporaryDirectory(prefix="hierdid-", dir=config.engine.scratch)))
+    work = stack.enter_context(engine.opened(config.engine))
+    regression, notes = stream.streamed(config.data, work, scratch, config.engine.block_rows, needs_units(config), tell)
+    return regression, {}, notes
 
 
 def load(config: Config) -> tuple[Panel, dict, list[str]]:
@@ -177,6 +202,12 @@ def needs_units(config: Config) -> bool:
     return config.likelihood.scale == "unit" or bool(getattr(config.model, "unit", False))
 
 
+def has_units(config: Config) -> bool:
+    """Whether the model gives adopters effects of their own."""
+    wanted = getattr(config.model, "unit", False)
+    return config.likelihood.scale == "unit" if wanted is None else bool(wanted)
+
+
 def posterior_settings(config: Config) -> dict:
     """The settings that determine the posterior: all but paths, and what only tables and figures use."""
     settings = {name: value for name, value in asdict(config).items() if name not in TABLES_ONLY}
@@ -256,8 +287,8 @@ def build_model(config: Config, collapsed: Collapsed, learned: Learned | None):
     """The PyMC model that `model` names, on the evidence in units of s, or on that with a learned spillover in it."""
     priors = priors_of(config)
     options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
-    if options.get("unit", True) is None:
-        options["unit"] = config.likelihood.scale == "unit"
+    if "unit" in options:
+        options["unit"] = has_units(config)
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 

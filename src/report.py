@@ -14,9 +14,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.compare import is_fixed, keyed, readable_scale, unequal_weights, what_is_fixed, with_twins
+from src.design import Regression
 from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
-from src.panel import Panel
+from src.panel import Panel, count
 from src.scrutiny import Scrutiny
 from src.spillover import PER_SD
 
@@ -47,7 +48,7 @@ SPILLS = ("spill_per_pp", "spill_at")
 def render(
     data: str,
     model: str,
-    panel: Panel,
+    regression: Regression,
     table: pd.DataFrame,
     beside: Scrutiny,
     diagnostics: dict,
@@ -60,7 +61,7 @@ def render(
     ----------
     data, model : str
         Names in the title.
-    panel : Panel
+    regression : Regression
         As read, for the facts about the data.
     table : DataFrame
         Columns of `estimands.csv`.
@@ -98,7 +99,7 @@ def render(
         passed=passed(diagnostics),
         cautions=[*beside.said.get("warnings", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
         answers=list(answers(rows, beside, scale, model, list(in_events(table)))),
-        assumptions=assumptions(panel, exposures, diagnostics["nuisance"]),
+        assumptions=assumptions(regression.panel, exposures, diagnostics["nuisance"]),
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
         notes=list(notes),
@@ -108,7 +109,7 @@ def render(
         command=origin.command,
         citation=origin.citation(data, model),
         origin=origin.facts,
-        facts=facts(panel, exposures),
+        facts=facts(regression, exposures),
         handled=diagnostics["notes"],
         checks=checks(diagnostics),
     )
@@ -497,21 +498,25 @@ def assumptions(panel: Panel, exposures: list[str], nuisance: dict) -> list[tupl
     ]
 
 
-def facts(panel: Panel, exposures: list[str]) -> list[tuple[str, str]]:
+def facts(regression: Regression, exposures: list[str]) -> list[tuple[str, str]]:
     """The panel in numbers."""
+    panel, frame, rows = regression.panel, regression.frame, regression.rows
+    "" if regression.blocks is None else f", read in {count(len(regression.blocks.paths), 'block')}"
     adopted = panel.cohort[np.isfinite(panel.cohort)].astype(int)
     cohorts = ", ".join(f"{g} ({n:,})" for g, n in zip(*np.unique(adopted, return_counts=True), strict=True))
-    treated = int(panel.treated.sum())
     groups = ", ".join(f"{name} ({len(factor.levels):,} levels)" for name, factor in panel.groups.items())
     return [
         ("panel", panel.name),
-        ("rows", f"{len(panel.outcome):,}"),
+        (
+            "rows",
+            f"{rows:,}" + ("" if regression.blocks is None else f", read in {len(regression.blocks.paths):,} blocks"),
+        ),
         ("units", f"{len(panel.units):,}"),
-        ("periods", f"{len(panel.periods)}, from {panel.periods.min()} to {panel.periods.max()}"),
+        ("periods", f"{len(frame.periods)}, from {frame.periods.min()} to {frame.periods.max()}"),
         ("adopters", f"{len(adopted):,} units; {len(panel.units) - len(adopted):,} never adopt"),
         ("cohorts (units)", cohorts),
-        ("treated rows", f"{treated:,} ({treated / len(panel.outcome):.1%} of rows)"),
-        ("outcome, as modelled", f"mean {panel.outcome.mean():.4g}, SD {panel.outcome.std():.4g}"),
+        ("treated rows", f"{frame.treated:,} ({frame.treated / rows:.1%} of rows)"),
+        ("outcome, as modelled", "mean {:.4g}, SD {:.4g}".format(*frame.outcome)),
         ("groups", groups or "none"),
         ("covariates", ", ".join(panel.covariate_names) or "none"),
         ("exposures", ", ".join(exposures) or "none"),

@@ -13,11 +13,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, estimand, predictive, sensitivity, weights
+from src import agree, compare, estimand, from_sums, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.errors import Errors
 from src.estimand import Scale
+from src.estimators import estimate
 from src.panel import Panel, in_one_line
 
 Figures = dict[str, Callable[[], Figure | None]]
@@ -103,6 +104,8 @@ def scrutinise(given: Given) -> Scrutiny:
         if given.errors.events
         else {"what two-way fixed effects average": averaged}
     )
+    if given.collapsed.regression.blocks is not None:
+        others = {}
     for subject, piece in (others | {"violations of parallel trends": violations}).items():
         found = together(found, attempted(subject, piece, given))
     return found
@@ -125,7 +128,11 @@ def together(one: Scrutiny, two: Scrutiny) -> Scrutiny:
 def compared(given: Given) -> Scrutiny:
     """Classical estimates, and whether they agree."""
     answer, panel, model = given.answer, given.panel, next(iter(given.answer.tables))
-    comparison = compare.compare(answer.tables, panel, given.shares, given.prob, given.estimators)
+    if given.collapsed.regression.blocks is None:
+        classical = estimate(panel, given.shares, given.prob, given.estimators)
+    else:
+        classical = from_sums.twins(given.collapsed, given.estimators, given.prob)
+    comparison = compare.compare(answer.tables, classical)
     agreement = agree.agreement(comparison, model)
     said = {
         "agreement": list(agree.in_words(agreement, comparison, model)),
@@ -172,7 +179,7 @@ def violations(given: Given) -> Scrutiny:
     said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown, unit)]}
     # a conditional Poisson is too sure of everything
     said["warnings"] = [leads.in_words()] if leads.speaks_against() and not given.errors.conditional else []
-    if not given.errors.events:
+    if not given.errors.events and collapsed.regression.blocks is None:
         classical = attempted("HonestDiD", bounded, given)
         table = pd.concat([table, *classical.tables.values()], ignore_index=True)
         said |= classical.said

@@ -136,6 +136,27 @@ class Surveyed:
         return Surveyed(self.survey + other.survey, alone)
 
 
+def is_streamed(data: DataConfig, rows_in_memory: int) -> bool:
+    """Whether the rows of a user's file stay in it: a folder of Parquet files, or one with more rows than that.
+
+    Parameters
+    ----------
+    data : DataConfig
+    rows_in_memory : int
+    """
+    path = Path(data.path or "").expanduser()
+    if not data.path or data.loader != "src.encode.load":
+        return False
+    if path.is_dir():
+        return True
+    if not path.name.lower().endswith(".parquet") or not path.is_file():
+        return False
+    try:
+        return pq.read_metadata(path).num_rows > rows_in_memory
+    except (pa.ArrowException, OSError):
+        return False  # the reader of whole files says what is wrong
+
+
 def files_of(data: DataConfig) -> list[Path]:
     """The Parquet files that a path names, in order.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,9 +21,10 @@ from src.average import MARGINS
 from src.compare import KEYS, is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.config import Config
 from src.diagnose import doubts, errors_in_words
-from src.panel import Panel, count
+from src.panel import count
 
 if TYPE_CHECKING:
+    from src.design import Regression
     from src.scrutiny import Scrutiny
 
 MOST_ROWS = 24
@@ -64,13 +66,38 @@ def quiet(library: str, least: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def opening(panel: Panel, notes: list[str]) -> None:
+@contextmanager
+def following(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Say how far the reading of rows has come: a function of a stage, how much of it is done, and of how much."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console(),
+        transient=True,
+        disable=not show,
+    )
+    task: list[TaskID] = []
+
+    def tell(stage: str, done: int, of: int) -> None:
+        if not task or bar.tasks[-1].description != stage:
+            for old in task:
+                bar.remove_task(old)
+            task[:] = [bar.add_task(stage, total=of)]
+        bar.update(task[0], completed=done, total=of or None)
+
+    with bar:
+        yield tell
+
+
+def opening(regression: Regression, notes: list[str]) -> None:
     """The panel in one line, and what was handled."""
-    out = console()
+    out, panel = console(), regression.panel
     adopters = np.isfinite(panel.cohort).sum()
     facts = (
-        f": {len(panel.outcome):,} rows, {len(panel.units):,} units, "
-        f"{len(panel.periods)} periods, {adopters:,} adopters, {panel.treated.sum():,} treated rows"
+        f": {regression.rows:,} rows, {len(panel.units):,} units, {len(regression.frame.periods)} periods, "
+        f"{adopters:,} adopters, {regression.frame.treated:,} treated rows"
     )
     out.print(Text.assemble((panel.name, "bold"), facts))
     handled(notes)

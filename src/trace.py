@@ -18,16 +18,17 @@ import numpy as np
 import xarray as xr
 
 from src.collapse import Collapsed
-from src.design import NUISANCE
+from src.design import NUISANCE, Regression
 from src.kernel import SHAPE
+from src.panel import Panel
 
 ROOT = Path(__file__).parents[1]
 UNITLESS = ("_offset", "_length", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
-    *("panel", "read", "validate", "ties", "encode", "synthetic", "exposure", "kernel"),
-    *("design", "products", "nuisance", "sites", "counts", "collapse", "sample"),
+    *("panel", "read", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
+    *("design", "blocks", "products", "errors", "passes", "nuisance", "sites", "counts", "collapse", "sample"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 
@@ -62,7 +63,7 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
     seed : int
     """
     regression, conditional = collapsed.regression, collapsed.conditional
-    panel, blocks = regression.panel, regression.design.blocks
+    panel, blocks, calendar = regression.panel, regression.design.blocks, regression.frame.periods
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     kept = [name for name in blocks if name not in NUISANCE]
     labels = regression.design.labels(tuple(kept))
@@ -73,7 +74,7 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
     periods = blocks["time"].size if "time" in blocks else 0
     found = posterior.copy()
     path = np.concatenate([np.zeros((chains, draws, 1)), eta[..., :periods]], axis=-1)
-    found["lambda_"] = xr.DataArray(path, dims=("chain", "draw", "time"), coords={"time": panel.periods})
+    found["lambda_"] = xr.DataArray(path, dims=("chain", "draw", "time"), coords={"time": calendar})
     if panel.covariate_names:
         slope = eta[..., -len(panel.covariate_names) :] / regression.covariate_sd
         names = list(panel.covariate_names)
@@ -97,16 +98,7 @@ def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: 
     regression, s = collapsed.regression, collapsed.s
     panel = regression.panel
     posterior = in_outcome_units(sampled["posterior"].to_dataset(), s)
-    observed = xr.Dataset(
-        {
-            "outcome": ("obs", panel.outcome),
-            "unit": ("obs", panel.units[panel.unit].astype(str)),
-            "time": ("obs", panel.time),
-            "cohort": ("obs", panel.row_cohort),
-            "weight": ("obs", panel.weight),
-        },
-        coords={"obs": np.arange(len(panel.outcome))},
-    )
+    observed = observed_rows(panel) if regression.blocks is None else observed_cells(regression)
     constant = xr.Dataset({"s": s, "covariate_sd": ("covariate", regression.covariate_sd)})
     if regression.exposures:
         constant["exposure_sd"] = xr.DataArray(regression.exposure_sd, dims="exposure")
@@ -126,6 +118,37 @@ def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: 
         k: v if isinstance(v, str | int | float) else json.dumps(v, default=str) for k, v in attributes.items()
     }
     return tree
+
+
+def observed_rows(panel: Panel) -> xr.Dataset:
+    """The rows of a panel."""
+    return xr.Dataset(
+        {
+            "outcome": ("obs", panel.outcome),
+            "unit": ("obs", panel.units[panel.unit].astype(str)),
+            "time": ("obs", panel.time),
+            "cohort": ("obs", panel.row_cohort),
+            "weight": ("obs", panel.weight),
+        },
+        coords={"obs": np.arange(len(panel.outcome))},
+    )
+
+
+def observed_cells(regression: Regression) -> xr.Dataset:
+    """Means of rows that are not in memory: the outcome in every cohort (inf where never treated) and period."""
+    cells = regression.frame.cells
+    rows, weight, outcome = np.array(list(cells.values())).T
+    cohort, time = np.array(list(cells)).T
+    return xr.Dataset(
+        {
+            "outcome": ("obs", outcome / weight),
+            "rows": ("obs", rows.astype(int)),
+            "time": ("obs", time.astype(int)),
+            "cohort": ("obs", cohort),
+            "weight": ("obs", weight),
+        },
+        coords={"obs": np.arange(len(rows))},
+    )
 
 
 def without_attributes(group: xr.Dataset) -> xr.Dataset:
