@@ -471,11 +471,11 @@ def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
         found, code = np.unique(labels, return_inverse=True)
         sums = np.bincount(code, of_treated[rows], len(found)).tolist()
         weights[name] = dict(zip(found.tolist(), sums, strict=True))
-    adopts = np.isfinite(panel.row_cohort)
-    pairs = np.unique(np.column_stack([panel.row_cohort[adopts].astype(int), panel.time[adopts]]), axis=0)
+    cells = cells_of(panel)
     seen: dict[int, set[int]] = {}
-    for g, t in pairs.tolist():
-        seen.setdefault(g, set()).add(t)
+    for g, t in cells:
+        if np.isfinite(g):
+            seen.setdefault(int(g), set()).add(t)
     return Survey(
         weights,
         seen,
@@ -484,15 +484,20 @@ def survey(panel: Panel, shares: dict[str, np.ndarray], units: bool) -> Survey:
         np.array([weight[treated] @ s[treated] for s in shares.values()]),
         Moments.of(list(panel.covariates.T)),
         Moments.of([panel.outcome]),
-        cells_of(panel),
+        cells,
     )
 
 
 def cells_of(panel: Panel) -> dict[tuple[float, int], np.ndarray]:
     """Rows, their weight and their weighted outcome in every cohort and period."""
-    pairs, code = np.unique(np.column_stack([panel.row_cohort, panel.time]), axis=0, return_inverse=True)
-    parts = [np.bincount(code, of, len(pairs)) for of in (None, panel.weight, panel.weight * panel.outcome)]
-    return {(g, int(t)): part for (g, t), part in zip(pairs.tolist(), np.column_stack(parts), strict=True)}
+    cohorts, of_unit = np.unique(panel.cohort, return_inverse=True)
+    periods = panel.periods
+    code = of_unit[panel.unit] * len(periods) + np.searchsorted(periods, panel.time)
+    parts = [np.bincount(code, of) for of in (None, panel.weight, panel.weight * panel.outcome)]
+    return {
+        (float(cohorts[k // len(periods)]), int(periods[k % len(periods)])): np.array([part[k] for part in parts])
+        for k in np.flatnonzero(parts[0])
+    }
 
 
 def summed(one: dict, two: dict) -> dict:

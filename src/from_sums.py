@@ -1,8 +1,9 @@
 """Classical estimates from sums over blocks: what `src.frequentist` does with rows in memory.
 
-    b = (X'MX)^-1 X'My,    V = G / (G - 1) (X'MX)^-1 (sum_i s_i s_i') (X'MX)^-1,    s_i = X_i'M_i (y_i - X_i b)
+    b = (X'MX)^-1 X'My,    V = G / (G - 1) (n - 1) / (n - k) (X'MX)^-1 (sum_i s_i s_i') (X'MX)^-1,    s_i = X_i'M_i r_i
 
-over G units, with effects of units and periods and covariates; clustered by unit. Estimands are linear maps of b.
+over n rows, k columns and G units, with effects of units and periods and covariates, r = y - Xb; clustered by unit.
+Estimands are linear maps of b.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def twins(collapsed: Collapsed, names: Iterable[str], prob: float) -> pd.DataFra
     records: list[dict] = []
     for one, fit, meat in zip(asked, fits, meats, strict=True):
         inverse = np.linalg.inv(cross.gram[np.ix_(fit.columns, fit.columns)])
-        covariance = units / (units - 1) * inverse @ meat @ inverse
+        free = regression.rows - len(fit.columns) - 1
+        covariance = units / (units - 1) * (regression.rows - 1) / free * inverse @ meat @ inverse
         null = silent_directions(design, evidence, first.mass, one.terms)
         used = np.isin(np.arange(design.size), design.columns(one.terms))
         for average in averages:

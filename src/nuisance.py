@@ -50,9 +50,9 @@ from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_precisi
 from src.passes import Forms, Layout, Workspace, forms, weighed
 from src.products import ar1_bands
 
-PASSES, SETTLED = 60, 0.002
+PASSES, LEAST_PASSES, SETTLED = 60, 3, 0.002
 MOST_RHO = 0.98
-NODES, REACH = 11, 0.25  # values of rho at which units are asked, and how far rho may go in one pass
+REACHES = ((0.02, 5, 0.05), (np.inf, 11, 0.25))  # moved less in the last pass: units are asked at so many values so far
 LEAST_PHI, MOST_PHI = -0.5, 0.95
 STRIDE = 1.7  # a step in phi goes further by this factor; below 2, so that the fixed point stays the same and stable
 ONSET, MOST_ONSET = 0.5, 2.0
@@ -118,15 +118,16 @@ def settled(
         That weights follow from, where some are known.
     """
     found = run(rows, partial(weighed, coefficients=coefficients, before=now, now=now), now.weight)
+    slid, least = np.inf, LEAST_PASSES if coefficients is None else 1
     for done in range(1, PASSES + 1):
         before = replace(now, weight=found.weight)
         coefficients = posterior(layout, before, found.products.value)
-        nodes = nodes_about(before.rho) if errors.serial == "ar1" else np.array([before.rho])
+        nodes = nodes_about(before.rho, slid) if errors.serial == "ar1" else np.array([before.rho])
         said = run(rows, partial(forms, coefficients=coefficients, now=before, nodes=nodes), before.weight)
         now = replace(update_units(said, nodes, before, errors), onset=onset_beyond(before.onset, said.own, said.cross))
         now = update_spreads(layout, coefficients, update_shocks(layout, coefficients, now), said)
-        moved = distance(before, now)
-        last = (moved < SETTLED and done > 2) or done == PASSES
+        moved, slid = distance(before, now), abs(now.rho - before.rho)
+        last = (moved < SETTLED and done >= least) or done == PASSES
         further = partial(weighed, coefficients=coefficients, before=before, now=now, last=last)
         found = run(rows, further, before.weight)
         if last:
@@ -198,10 +199,11 @@ def posterior(layout: Layout, now: Nuisance, products: sp.csr_array) -> np.ndarr
     return np.vstack([drawn.reshape(first, -1), others])
 
 
-def nodes_about(rho: float) -> np.ndarray:
-    """Chebyshev nodes between the values that rho may take next, shape (node,)."""
-    low, high = max(rho - REACH, -MOST_RHO), min(rho + REACH, MOST_RHO)
-    return (low + high) / 2 + (high - low) / 2 * chebyshev.chebpts1(NODES)
+def nodes_about(rho: float, slid: float = np.inf) -> np.ndarray:
+    """Chebyshev nodes between the values that rho may take next, shape (node,); `slid` is how far it went last."""
+    number, reach = next((number, reach) for most, number, reach in REACHES if slid <= most)
+    low, high = max(rho - reach, -MOST_RHO), min(rho + reach, MOST_RHO)
+    return (low + high) / 2 + (high - low) / 2 * chebyshev.chebpts1(number)
 
 
 def between(nodes: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:

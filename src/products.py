@@ -111,7 +111,7 @@ def within_products(
     spread: float = 1.0,
     functionals: sp.csr_array | None = None,
 ) -> sp.csr_array:
-    """sum_i C_i'M_i C_i, sparse, shape (column, column), symmetric.
+    """sum_i C_i'M_i C_i, sparse, shape (column, column), symmetric up to rounding.
 
     With an effect of its own for every unit, f_i u_i with u_i ~ Normal(0, spread^2), integrated out too:
 
@@ -124,7 +124,7 @@ def within_products(
     ----------
     columns : sparse array, shape (row, column)
     unit : array of int, shape (row,)
-        Unit of each row, every unit present.
+        Unit of each row, sorted, every unit present.
     precision : sparse array, shape (row, row)
         Block-diagonal over units.
     own : array, shape (row,), optional
@@ -134,22 +134,27 @@ def within_products(
         h.
     """
     rows, units = len(unit), unit.max() + 1
-    member = sp.csr_array((np.ones(rows), (unit, np.arange(rows))), shape=(units, rows))
+    start = np.r_[np.searchsorted(unit, np.arange(units)), rows]
     whitened = precision @ columns
-    sums = member @ whitened
-    total = member @ (precision @ np.ones(rows))
-    between = sp.dia_array((1 / total[None, :], [0]), shape=(units, units)) @ sums
-    products = columns.T @ whitened - sums.T @ between
+    ones = precision @ np.ones(rows)
+
+    def of_units(values: np.ndarray, what: sp.csr_array) -> sp.csr_array:
+        """Weighted sums over the rows of every unit."""
+        return sp.csr_array((values, np.arange(rows), start), shape=(units, rows)) @ what
+
+    sums = of_units(np.ones(rows), whitened)
+    # one product of stacked arrays: sparse sums of products would cost more than the products
+    left, right = [columns, sums], [whitened, sp.csr_array(sp.diags_array(-1 / np.bincount(unit, ones)) @ sums)]
     if own is not None:
         pulled, known = of_own(own, unit, precision)
-        some = np.flatnonzero(pulled)
-        continued = sp.csr_array((pulled[some], (unit[some], some)), shape=(units, rows)) @ columns
+        continued = of_units(pulled, columns)
+        continued.eliminate_zeros()
         if functionals is not None:
-            continued = continued - functionals
-        share = spread**2 / (1 + known * spread**2)
-        variance = sp.csr_array(sp.diags_array(share))
-        products = products - continued.T @ (variance @ continued)
-    return sp.csr_array((products + products.T) / 2)
+            continued = sp.csr_array(continued - functionals)
+        left.append(continued)
+        right.append(sp.csr_array(sp.diags_array(-(spread**2) / (1 + known * spread**2)) @ continued))
+    stacked = sp.csc_array(sp.csr_array(sp.vstack(left, format="csr")))
+    return sp.csr_array(sp.csr_array(stacked.T) @ sp.csr_array(sp.vstack(right, format="csr")))
 
 
 def of_own(own: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
@@ -187,8 +192,9 @@ class Compensated:
 
     @property
     def value(self) -> sp.csr_array:
-        """The sum."""
-        return sp.csr_array(self.high + self.low) if self.low.nnz else self.high
+        """The sum, symmetric."""
+        total = sp.csr_array(self.high + self.low) if self.low.nnz else self.high
+        return sp.csr_array((total + total.T) / 2)
 
 
 def centred_within(outcome: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -217,7 +223,7 @@ def cross_products(
     """
     _, unit = np.unique(unit, return_inverse=True)
     columns = sp.csr_array(sp.hstack([matrix, sp.csr_array(centred_within(outcome, unit)[:, None])], format="csr"))
-    products = within_products(columns, unit, precision).toarray()
+    products = Compensated.of(within_products(columns, unit, precision)).value.toarray()
     rows, units = len(outcome), unit.max() + 1
     return as_evidence(products, float(rows - units))
 
