@@ -308,7 +308,6 @@ class RecoverConfig:
         default_factory=lambda: ["twfe_exposures", "etwfe"], metadata={"each": (*ESTIMATORS, *OF_COUNTIES)}
     )
     seed: int = number(1, least=0, below=SEEDS)
-    cores: int = number(2, least=1)
     progress: bool = True
     refit: bool = False
 
