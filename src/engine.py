@@ -385,7 +385,10 @@ def connected(config: DaskConfig) -> Iterator[Client]:
         with (
             settings.set({"distributed.scheduler.allowed-failures": config.retries}),
             LocalCluster(
-                n_workers=config.cores, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                n_workers=config.cores,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # any free port: several clusters can stand side by side
+                silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):

@@ -25,7 +25,6 @@ from src.panel import count
 if TYPE_CHECKING:
     import pandas as pd
 
-    from src.config import EngineConfig
     from src.engine import Engine
     from src.replicate import Failure, Study
 
@@ -33,16 +32,19 @@ if TYPE_CHECKING:
 def recover(config: RecoverConfig) -> int:
     """Run the study and write its folder; 0 where every replication could be done, 1 where none could, else 3."""
     from src import coverage, overview, trace
+    from src.engine import opened
     from src.terminal import console
 
     study = study_of(config)
     name = study.name()
     rehearse(study)
-    folder = claimed(home("recover", study.world.name, name), name, study, config.refit)
-    kept = finished(folder)
-    missing = [r for r in range(config.n) if r not in kept]
-    opening(study, config.n, len(missing), folder)
-    lost = run_all(study, missing, folder, config.engine, config.progress)
+    with opened(config.engine) as engine:
+        folder = claimed(home("recover", study.world.name, name), name, study, config.refit)
+        kept = finished(folder)
+        missing = [r for r in range(config.n) if r not in kept]
+        opening(study, config.n, len(missing), folder)
+        ordered = [r for share in shared_out(missing, study.designs, config.engine.cores) for r in share]
+        lost = run_all(engine, study, ordered, folder, config.progress)
     rows = load(folder, config.n)
     if rows.empty:
         reason = next(iter(lost.values()))
@@ -165,21 +167,16 @@ def load(folder: Path, n: int) -> pd.DataFrame:
     return rows
 
 
-def run_all(study: Study, missing: list[int], folder: Path, where: EngineConfig, progress: bool) -> dict[int, str]:
+def run_all(engine: Engine, study: Study, missing: list[int], folder: Path, progress: bool) -> dict[int, str]:
     """Do the missing replications on the engine, each being written as it comes; what was lost, with its reason."""
-    from src.engine import opened
     from src.progress import shown
     from src.terminal import console
 
-    if not missing:
-        return {}
     lost: dict[int, str] = {}
     try:
-        with opened(where) as engine:
-            ordered = [r for share in shared_out(missing, study.designs, where.cores) for r in share]
-            for r, found in shown(replicated(engine, study, ordered), len(missing), progress):
-                if reason := keep(found, file_of(folder, r)):
-                    lost[r] = reason
+        for r, found in shown(replicated(engine, study, missing), len(missing), progress):
+            if reason := keep(found, file_of(folder, r)):
+                lost[r] = reason
     except KeyboardInterrupt:
         kept = count(len(finished(folder)), "replication")
         console().print(f"kept: {kept} in {folder}; the same command goes on from there", soft_wrap=True)

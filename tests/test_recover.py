@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import coverage, estimators, recover, replicate
+from src import coverage, engine, estimators, recover, replicate
 from src.command import ROOT, UserError, command
 from src.config import LocalConfig
 from src.coverage import ALL, COLUMNS, monte_carlo_error, recovered
-from src.engine import Engine, LostError
+from src.engine import Engine, LostError, opened
 from src.exposure import row_shares
 from src.recover import file_of, finished, shared_out
 from src.replicate import MASSES, Study
@@ -197,7 +197,8 @@ def test_replications_are_shared_out_once_each_with_few_designs_a_process():
 
 
 def done_again(mine: Study, todo: list[int], folder) -> dict[int, str]:
-    return recover.run_all(mine, todo, folder, LocalConfig(), progress=False)
+    with opened(LocalConfig()) as here:
+        return recover.run_all(here, mine, todo, folder, progress=False)
 
 
 def test_a_replication_that_fails_is_recorded_and_does_not_stop_the_others(monkeypatch, tmp_path):
@@ -286,6 +287,8 @@ def test_a_mistake_ends_the_command_in_words(monkeypatch, capsys, tmp_path):
     for argument, words in (
         ("generator=realstic", "did you mean realistic?"),
         ("models=[heir]", "models=heir is not an option (did you mean hier?)"),
+        ("cores=2", "did you mean engine.cores?"),
+        ("engine.address=nowhere", "no setting engine.address here"),
         ("model=hier", "no setting model here (did you mean models?)"),
         ("likelihood.shocks=[county]", "choose from district, industry, ownership"),
         ("generator.starts=[1]", "equally long"),
@@ -320,6 +323,29 @@ def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
     seconds = [found["seconds"]["hier compile"] for found in rows.attrs["replications"]]
     assert seconds[1] < 0.1 < seconds[0]  # once, not once a replication
     assert len(set(rows[rows["estimand"] == "att"]["truth"])) == 2  # outcomes are drawn anew, effects among them
+
+
+def test_dask_gives_what_this_process_gives(tmp_path, monkeypatch, capfd):
+    told = [*TINY, "n=2", "designs=1", "models=[pooled]", "sampler.draws=100", "sampler.tune=100", "progress=false"]
+    for name, where in (("here", ["engine.cores=1"]), ("there", ["engine=dask", "engine.cores=2"])):
+        folder = f"hydra.run.dir={tmp_path / name}"
+        assert ended(monkeypatch, recover.recover, *told, *where, folder, config_name="recover") == 0
+        assert capfd.readouterr().err == ""
+    here, there = (recover.load(tmp_path / name, 2) for name in ("here", "there"))
+    assert set(here["estimator"]) == {"pooled", "twfe_exposures", "etwfe"}
+    pd.testing.assert_frame_equal(here, there, rtol=1e-8, atol=1e-12)
+    assert (tmp_path / "here" / "study.json").read_text() == (tmp_path / "there" / "study.json").read_text()
+
+
+def test_an_address_that_nobody_answers_at_is_a_mistake_that_leaves_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(engine, "PATIENCE", 0.5)
+    told = [*TINY, "models=[]", "engine=dask", "engine.address=tcp://127.0.0.1:9", f"hydra.run.dir={tmp_path / 'mine'}"]
+    assert ended(monkeypatch, recover.recover, *told, config_name="recover") == 2
+    said_out, said_err = capfd.readouterr()
+    assert said_out == ""
+    assert said_err.startswith("error: no Dask scheduler answers at engine.address=tcp://127.0.0.1:9 (")
+    assert said_err.count("\n") == 1
+    assert not (tmp_path / "mine").exists()
 
 
 def test_against_the_oracle_by_hand():
