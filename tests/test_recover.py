@@ -327,7 +327,7 @@ def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
 
 def test_dask_gives_what_this_process_gives(tmp_path, monkeypatch, capfd):
     told = [*TINY, "n=2", "designs=1", "models=[pooled]", "sampler.draws=100", "sampler.tune=100", "progress=false"]
-    for name, where in (("here", ["engine.cores=1"]), ("there", ["engine=dask", "engine.cores=2"])):
+    for name, where in (("here", ["engine.cores=1"]), ("there", ["engine=dask", "engine.cores=1"])):
         folder = f"hydra.run.dir={tmp_path / name}"
         assert ended(monkeypatch, recover.recover, *told, *where, folder, config_name="recover") == 0
         assert capfd.readouterr().err == ""
