@@ -117,6 +117,7 @@ def local(config: LocalConfig) -> Iterator[Engine]:
     finally:
         for worker in team:
             stop(worker)
+        team.clear()
 
 
 @contextmanager
@@ -278,7 +279,8 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
     """Results of calls as processes finish them; neighbours go to the same process.
 
     A process has a share of neighbouring calls; one that is done helps where most is left. A call whose process ends
-    is done once more in a new one. Whoever is still busy when nobody listens any more is stopped.
+    is done once more in a new one. Whoever is still busy when nobody listens any more is stopped. The team is empty as
+    long as somebody listens, so that calls made meanwhile get processes of their own.
 
     Raises
     ------
@@ -287,13 +289,14 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
     Exception
         What a call raised, as it was.
     """
+    mine, team[:] = list(team), [None] * len(team)
     bounds = [round(k * len(calls) / len(team)) for k in range(len(team) + 1)]
     shares = [deque(range(start, stop)) for start, stop in pairwise(bounds)]
     ended: Counter[int] = Counter()
     busy: dict[Connection, tuple[int, int]] = {}
 
     def give(seat: int, position: int) -> None:
-        worker = send(team, seat, calls[position])
+        worker = send(mine, seat, calls[position])
         busy[worker.connection] = seat, position
 
     def give_next(seat: int) -> None:
@@ -302,7 +305,7 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
             give(seat, shares[seat].popleft() if shares[seat] else longest.pop())
 
     try:
-        for seat in range(len(team)):
+        for seat in range(len(mine)):
             give_next(seat)
         while busy:
             for connection in cast("list[Connection]", wait(list(busy))):
@@ -310,8 +313,8 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
                 try:
                     fine, found = connection.recv()
                 except (EOFError, ConnectionError):
-                    code = stop(team[seat])
-                    team[seat] = None
+                    code = stop(mine[seat])
+                    mine[seat] = None
                     ended[position] += 1
                     if ended[position] > 1:
                         said = f"it ended its process twice (exit code {code}): perhaps memory ran out; use fewer cores"
@@ -325,8 +328,13 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
                 del found
     finally:
         for seat, _ in busy.values():
-            stop(team[seat])
-            team[seat] = None
+            stop(mine[seat])
+            mine[seat] = None
+        for seat, worker in enumerate(mine):
+            if team and team[seat] is None:
+                team[seat] = worker
+            else:  # somebody else's process has the seat, or the engine is closed
+                stop(worker)
 
 
 def send(team: list[Worker | None], seat: int, call: Call) -> Worker:

@@ -204,6 +204,12 @@ def test_whoever_stops_listening_can_ask_again(engines, where):
 
 
 @pytest.mark.parametrize("where", WHERE)
+def test_sums_can_be_asked_for_while_results_come(engines, where):
+    found = [(k, engines[where].total(abs, range(k + 1))) for k, _ in engines[where].each(abs, range(4))]
+    assert sorted(found) == [(0, 0), (1, 1), (2, 3), (3, 6)]
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_one_thread_of_linear_algebra_a_process(engines, where):
     assert dict(engines[where].each(linear_algebra_threads, range(3))) == dict.fromkeys(range(3), 1)
 
@@ -274,6 +280,9 @@ def test_processes_end_with_the_block():
     with opened(LocalConfig(cores=2)) as two:
         assert two.total(abs, range(5)) == 10
         assert len(set(multiprocessing.active_children()) - before) == 2
+        left = two.each(abs, range(100))
+        next(left)
+    left.close()
     assert set(multiprocessing.active_children()) <= before
 
 

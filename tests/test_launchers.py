@@ -116,7 +116,9 @@ def test_notes_of_jobs_are_read_in_their_order_and_taken_away(tmp_path):
 
 
 def test_without_the_extra_a_sweep_names_it():
-    no_plugins = "import sys, types; sys.modules['hydra_plugins'] = types.SimpleNamespace(__name__='hydra_plugins', __path__=[])"
+    no_plugins = (
+        "import sys, types; sys.modules['hydra_plugins'] = types.SimpleNamespace(__name__='hydra_plugins', __path__=[])"
+    )
     script = f"{no_plugins}; from src.fit import command, fit; command(fit)"
     found = done([sys.executable, "-c", script, "-m", "hydra/launcher=joblib", "seed=1,2"])
     assert found.returncode == 2
