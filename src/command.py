@@ -1,22 +1,26 @@
 """Run a task under Hydra: dictionaries that replace, words for errors, exit codes.
 
 Exit codes: 0 done; 1 a fault of ours, said in full; 2 a user's mistake, said in one message, nothing written; 3 done,
-but diagnostics failed. A sweep finishes all its jobs and ends with the worst code. Folders that Hydra made and nobody
-filled are taken away again.
+but diagnostics failed. A sweep finishes all its jobs and ends with the worst code, also where a launcher runs them in
+other processes or on other machines: every job leaves a note of how it ended in the folder of the sweep. Folders that
+Hydra made and nobody filled are taken away again.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
+from uuid import uuid4
 
 from hydra import main as hydra_main
 from hydra.conf import HydraConf
@@ -24,6 +28,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,6 +39,8 @@ from src.config import Config, PlaceboConfig, RecoverConfig
 ROOT = CONF.parent
 HOME = "traces"
 RECORD = "multirun.yaml"  # Hydra's record of a sweep
+LOGS = ".submitit"  # where a queue keeps what jobs print
+ENDS = {0: "done", 1: "failed", 3: "done, but its diagnostics failed"}  # in words, by exit code
 SCHEMAS = {
     "data": schema.DataConfig,
     "synthetic": schema.SyntheticConfig,
@@ -82,6 +89,31 @@ class Before:
     record: bytes | None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes
+    ----------
+    code : int
+        Exit code.
+    said : str
+        Of a user's mistake.
+    number : int
+        Of the job in its sweep.
+    told : str
+        What it was told beyond the defaults.
+    log : str
+        Folder of what it printed, where that did not reach the terminal.
+    """
+
+    code: int
+    said: str = ""
+    number: int = 0
+    told: str = ""
+    log: str = ""
+
+
 class Footprint(Callback):
     """Hydra's hook for the moment before it makes a folder: notes in `seen` what stands there."""
 
@@ -117,6 +149,9 @@ def tidy(before: Before, wrote: bool) -> None:
         else:
             record.write_bytes(before.record)
     made = folders(before.place, before.sweep) - before.folders
+    for folder in made if not wrote else ():
+        if folder.parent.name == LOGS:
+            shutil.rmtree(folder)
     for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
         with suppress(OSError):  # it holds something
             folder.rmdir()
@@ -317,7 +352,7 @@ def folder_of(run: str, config: Config) -> Path:
 def home(*names: str) -> Path:
     """A folder for results: hydra.run.dir where it was given, else the named one under the root."""
     hydra = HydraConfig.get()
-    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+    if is_sweep():
         return Path(hydra.sweep.dir, *names)
     return Path(HOME, *names) if hydra.run.dir == HOME else Path(hydra.run.dir)
 
@@ -327,21 +362,58 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def run(task: Callable[[Any], int], composed: DictConfig) -> int:
-    """One job: its exit code; a user's mistake is said and leaves nothing behind."""
+def run(task: Callable[[Any], int], composed: DictConfig) -> Outcome:
+    """One job: how it ended; a user's mistake is said and leaves nothing behind."""
     from src.panel import PanelError
 
     try:
-        return task(settings(composed))
+        return Outcome(task(settings(composed)))
     except (UserError, PanelError) as error:
         say(f"error: {error}")
-        return 2
+        return Outcome(2, str(error))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return Outcome(0)
     except Exception:  # a fault of ours: say it in full, and let the other jobs of a sweep go on
         traceback.print_exc()
-        return 1
+        return Outcome(1)
+
+
+def is_sweep() -> bool:
+    """Whether the job that runs is one of a sweep."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def noted(outcome: Outcome, folder: str) -> None:
+    """Leave a note of how a job of a sweep ended, in a folder of that of the sweep: the job may be anywhere."""
+    hydra = HydraConfig.get()
+    queue = hydra.launcher.get("submitit_folder", "")
+    known = replace(
+        outcome,
+        number=hydra.job.num,
+        told=" ".join(hydra.overrides.task),
+        log=queue.replace("%j", str(hydra.job.id)) if queue else "",
+    )
+    notes = Path(hydra.sweep.dir, folder)
+    notes.mkdir(parents=True, exist_ok=True)
+    part = notes / f".{known.number}"
+    part.write_text(json.dumps(asdict(known)), encoding="utf-8")
+    part.replace(notes / f"{known.number}.json")
+
+
+def notes_of(sweep: Path, folder: str) -> list[Outcome]:
+    """How the jobs of a sweep ended, in the order of their numbers; their notes are taken away."""
+    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in (sweep / folder).glob("*.json")]
+    shutil.rmtree(sweep / folder, ignore_errors=True)
+    return sorted(found, key=lambda outcome: outcome.number)
+
+
+def reported(outcome: Outcome) -> str:
+    """How a job ended whose own words did not reach the terminal."""
+    job = f"job {outcome.number} ({outcome.told})"
+    if outcome.code == 2:
+        return f"error: {outcome.said}; {job}"
+    return f"{job}: {ENDS.get(outcome.code, 'stopped')}; what it printed is in {outcome.log}"
 
 
 def command(task: Callable[[Any], int], writes: bool = True, config_name: str = "config") -> NoReturn:
@@ -360,11 +432,16 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
     sys.argv[1:] = understood(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
     Footprint.seen.clear()
+    folder = f".jobs-{uuid4().hex[:8]}"  # of this sweep alone
     codes: list[int] = []
 
     @hydra_main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     def job(composed: DictConfig) -> None:
-        codes.append(run(task, composed))
+        outcome = run(task, composed)
+        if is_sweep():
+            noted(outcome, folder)
+        else:
+            codes.append(outcome.code)
 
     try:
         job()
@@ -374,10 +451,18 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
     except OSError as error:
         say(f"error: {error.filename} cannot be a folder for runs ({error.strerror}): give another hydra.run.dir")
         codes.append(2)
+    except RuntimeError as error:  # of a launcher
+        say(f"error: a job of the sweep was lost ({str(error).splitlines()[0]}); the same command does what is missing")
+        codes.append(1)
     except KeyboardInterrupt:
         say("stopped; nothing was lost that had been written")
         codes.append(130)
     finally:
         for before in Footprint.seen:
+            ended = notes_of(before.place, folder) if before.sweep else []
+            codes += [outcome.code for outcome in ended]
+            for outcome in ended:
+                if outcome.log:
+                    say(reported(outcome))
             tidy(before, wrote=writes and any(code in (0, 1, 3) for code in codes))
     sys.exit(max(codes, default=0))

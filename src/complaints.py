@@ -25,6 +25,7 @@ NODES = {  # what the options of a config group can set
     "engine": (schema.LocalConfig, schema.DaskConfig),
     "generator": (schema.GeneratorConfig, schema.CountiesConfig),
 }
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # of the extra [sweep]
 NOISE = ("full_key:", "object_type=", "reference_type=")
 WRONG_VALUES = {  # what OmegaConf says of a value, and what we say instead
     r"could not be converted to Integer": "is not a whole number; write digits only",
@@ -49,7 +50,7 @@ def in_words(error: Exception, settings: type) -> str:
         Dataclass of the settings of the command that was run, for hints at what it can be told.
     """
     text = f"{error}\n{error.__cause__ or ''}"
-    for explain in (unknown_setting, unknown_option, absent_setting, wrong_value, wrong_syntax):
+    for explain in (unknown_setting, missing_extra, unknown_option, absent_setting, wrong_value, wrong_syntax):
         if said := explain(text, settings):
             return said
     lines = [line.strip() for line in text.splitlines()]
@@ -82,6 +83,18 @@ def no_setting(name: str, settings: type) -> str:
 def groups_of(settings: type) -> list[str]:
     """Config groups that a command has, in the order of its settings."""
     return [f.name for f in fields(settings) if f.name in NODES]
+
+
+def missing_extra(text: str, settings: type) -> str | None:
+    """A launcher of sweeps that is not installed, or that there is none of that name."""
+    found = re.search(r"Could not find 'hydra/launcher/([^'\n]*)'", text)
+    if found is None:
+        return None
+    launcher = found.group(1)
+    if launcher in LAUNCHERS:
+        return f"hydra/launcher={launcher} needs the extra [sweep]: install it with pip install '.[sweep]'"
+    known = ("basic", *LAUNCHERS)
+    return f"hydra/launcher={launcher} is not an option{closest(launcher, known)}; choose from {', '.join(known)}"
 
 
 def unknown_option(text: str, settings: type) -> str | None:

@@ -305,8 +305,8 @@ class RecoverConfig:
     generator: Any = MISSING
     likelihood: Any = MISSING
     prior: PriorConfig = MISSING
+    engine: Any = MISSING  # before the sampler: its `cores` are the ones that are meant
     sampler: SamplerConfig = MISSING
-    engine: Any = MISSING
     n: int = number(20, least=1, below=100_001)
     designs: int = number(4, least=1, below=1001)
     models: list[str] = field(default_factory=lambda: ["hier"], metadata={"files": "model"})
@@ -314,7 +314,6 @@ class RecoverConfig:
         default_factory=lambda: ["twfe_exposures", "etwfe"], metadata={"each": (*ESTIMATORS, *OF_COUNTIES)}
     )
     seed: int = number(1, least=0, below=SEEDS)
-    cores: int = number(2, least=1)
     progress: bool = True
     refit: bool = False
 

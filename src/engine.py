@@ -10,6 +10,8 @@ last bit wherever they are made and whatever is done first, on processors of one
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import multiprocessing
 import operator
 import os
@@ -22,18 +24,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, cast
 
 from threadpoolctl import threadpool_limits
 
+from src.panel import PanelError, in_one_line
+
 if TYPE_CHECKING:
-    from src.config import EngineConfig
+    from distributed import Client, Future
+
+    from src.config import DaskConfig, EngineConfig, LocalConfig
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PIECES = 8  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
+AHEAD = 2  # calls under way for each thread of a cluster, so that none waits for the next
+PATIENCE = 10  # seconds until an address is given up
 
 type Call = Callable[[], Any]
 type Span = tuple[int, int]
@@ -60,7 +68,17 @@ class Engine:
 
 
 class LostError(RuntimeError):
-    """A piece of work ended its process twice: no answer of its own, but the operating system's."""
+    """A piece of work ended its process again and again, or the machines are gone: no answer, not even an error.
+
+    Attributes
+    ----------
+    position : int, optional
+        Of the piece, where it is one.
+    """
+
+    def __init__(self, said: str, position: int | None = None) -> None:
+        super().__init__(said)
+        self.position = position
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ def opened(config: EngineConfig) -> Iterator[Engine]:
 
 
 @contextmanager
-def local(config: EngineConfig) -> Iterator[Engine]:
+def local(config: LocalConfig) -> Iterator[Engine]:
     """The same process where `cores` is 1, else so many others, which are started when they are first needed."""
     if config.cores == 1:
         yield Engine(each=each_here, total=total_here)
@@ -99,17 +117,73 @@ def local(config: EngineConfig) -> Iterator[Engine]:
     finally:
         for worker in team:
             stop(worker)
+        team.clear()
+
+
+@contextmanager
+def dask(config: DaskConfig) -> Iterator[Engine]:
+    """Workers of a Dask scheduler: of the one at `address`, or of one of our own with `cores` processes.
+
+    Raises
+    ------
+    UserError
+        Dask is not installed, nothing answers at `address`, or its workers have other code.
+    """
+    from src.command import UserError
+
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise UserError("engine=dask needs Dask: install it with pip install '.[dask]'") from None
+    with connected(config) as client:
+
+        def each(function: Callable, items: Iterable) -> Iterator[tuple[int, Any]]:
+            calls = [partial(function, item) for item in items]
+            return ((position, future.result()) for position, future in by_client(client, config.retries, calls))
+
+        def total(function: Callable, items: Iterable, add: Callable = operator.add) -> Any:
+            done = partial(by_client, client, config.retries)
+            join = partial(client.submit, alone, add, pure=False)
+            return summed(done, join, function, list(items), add, threads(client)).result()
+
+        yield Engine(each=each, total=total)
 
 
 def each_here(function: Callable, items: Iterable) -> Iterator[tuple[int, Any]]:
     """One item after the other, in this process."""
     for position, item in enumerate(items):
-        yield position, alone(function, item)
+        with heeding_interrupts():
+            found = alone(function, item)
+        yield position, found
 
 
 def total_here(function: Callable, items: Iterable, add: Callable = operator.add) -> Any:
     """The sum, in this process."""
-    return alone(folded, function, add, filled(list(items)))
+    with heeding_interrupts():
+        return alone(folded, function, add, filled(list(items)))
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Ctrl-C in the block ends it even where a library makes half a result of it, as samplers do."""
+    default = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    pressed = threading.Event()
+
+    def press(*_: Any) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    if default:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        if default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if pressed.is_set():
+            raise KeyboardInterrupt
 
 
 def alone(function: Callable, *given: Any) -> Any:
@@ -205,7 +279,8 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
     """Results of calls as processes finish them; neighbours go to the same process.
 
     A process has a share of neighbouring calls; one that is done helps where most is left. A call whose process ends
-    is done once more in a new one. Whoever is still busy when nobody listens any more is stopped.
+    is done once more in a new one. Whoever is still busy when nobody listens any more is stopped. The team is empty as
+    long as somebody listens, so that calls made meanwhile get processes of their own.
 
     Raises
     ------
@@ -214,13 +289,14 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
     Exception
         What a call raised, as it was.
     """
+    mine, team[:] = list(team), [None] * len(team)
     bounds = [round(k * len(calls) / len(team)) for k in range(len(team) + 1)]
     shares = [deque(range(start, stop)) for start, stop in pairwise(bounds)]
     ended: Counter[int] = Counter()
     busy: dict[Connection, tuple[int, int]] = {}
 
     def give(seat: int, position: int) -> None:
-        worker = send(team, seat, calls[position])
+        worker = send(mine, seat, calls[position])
         busy[worker.connection] = seat, position
 
     def give_next(seat: int) -> None:
@@ -229,7 +305,7 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
             give(seat, shares[seat].popleft() if shares[seat] else longest.pop())
 
     try:
-        for seat in range(len(team)):
+        for seat in range(len(mine)):
             give_next(seat)
         while busy:
             for connection in cast("list[Connection]", wait(list(busy))):
@@ -237,14 +313,12 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
                 try:
                     fine, found = connection.recv()
                 except (EOFError, ConnectionError):
-                    code = stop(team[seat])
-                    team[seat] = None
+                    code = stop(mine[seat])
+                    mine[seat] = None
                     ended[position] += 1
                     if ended[position] > 1:
-                        raise LostError(
-                            f"piece {position} of {len(calls)} ended its process twice (exit code {code}): perhaps "
-                            "memory ran out; use fewer cores"
-                        ) from None
+                        said = f"it ended its process twice (exit code {code}): perhaps memory ran out; use fewer cores"
+                        raise LostError(said, position) from None
                     give(seat, position)
                     continue
                 if not fine:
@@ -254,8 +328,13 @@ def by_team(team: list[Worker | None], calls: Sequence[Call]) -> Iterator[tuple[
                 del found
     finally:
         for seat, _ in busy.values():
-            stop(team[seat])
-            team[seat] = None
+            stop(mine[seat])
+            mine[seat] = None
+        for seat, worker in enumerate(mine):
+            if team and team[seat] is None:
+                team[seat] = worker
+            else:  # somebody else's process has the seat, or the engine is closed
+                stop(worker)
 
 
 def send(team: list[Worker | None], seat: int, call: Call) -> Worker:
@@ -294,6 +373,136 @@ def stop(worker: Worker | None) -> int | None:
     code = worker.process.exitcode
     worker.process.close()
     return code
+
+
+@contextmanager
+def connected(config: DaskConfig) -> Iterator[Client]:
+    """A client of the scheduler at `address`, or of a scheduler and workers of our own, which end with the block.
+
+    Raises
+    ------
+    UserError
+        Nothing answers there, or its workers have other code.
+    """
+    from dask import config as settings
+    from distributed import Client, LocalCluster
+
+    from src.command import UserError
+
+    if config.address is None:
+        with (
+            settings.set({"distributed.scheduler.allowed-failures": config.retries}),
+            LocalCluster(
+                n_workers=config.cores,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # any free port: several clusters can stand side by side
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    try:
+        asyncio.run(knock(config.address))
+        client = Client(config.address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = in_one_line(error).rstrip(": ")
+        raise UserError(
+            f"no Dask scheduler answers at engine.address={config.address} ({reason}): start one with "
+            "`dask scheduler`, or leave the address out to use this machine"
+        ) from None
+    with client:
+        check_workers(client, config.address)
+        yield client
+
+
+async def knock(address: str) -> None:
+    """Greet a Dask scheduler; a `Client` would knock for minutes where something else listens.
+
+    Raises
+    ------
+    OSError, ValueError
+        It does not answer, or that is no address.
+    """
+    from distributed.comm import connect
+
+    comm = await asyncio.wait_for(connect(address, timeout=PATIENCE), PATIENCE + 1)
+    await comm.close()
+
+
+def check_workers(client: Client, address: str) -> None:
+    """Refuse a scheduler without workers, and workers that have other code.
+
+    Raises
+    ------
+    UserError
+    """
+    from src.command import UserError
+    from src.trace import code_version
+
+    start = "start them in this folder and environment, as in docs/cluster.md"
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError:
+        raise UserError(f"the Dask scheduler at {address} has no workers: {start}") from None
+    found = client.run(code_version, on_error="return")
+    for worker, version in found.items():
+        if version != code_version():
+            other = in_one_line(version) if isinstance(version, Exception) else f"version {version}"
+            raise UserError(f"the Dask worker at {worker} has other code than this ({other}): {start}")
+
+
+def threads(client: Client) -> int:
+    """How many pieces of work the workers do at a time, at least one."""
+    return max(1, sum(client.nthreads().values()))
+
+
+def by_client(client: Client, retries: int, calls: Sequence[Call]) -> Iterator[tuple[int, Future]]:
+    """Futures of calls as workers finish them, a few calls a thread being under way at any time.
+
+    A call that fails is made again, up to `retries` times: a file may be out of reach for a moment. A user's mistake
+    is not. A call whose worker was lost is made again by the scheduler.
+
+    Raises
+    ------
+    LostError
+        A call ended its worker more often than the scheduler allows, or the scheduler is gone.
+    Exception
+        What a call raised in the end, as it was.
+    """
+    from distributed import KilledWorker, as_completed
+
+    left = iter(enumerate(calls))
+    failed: Counter[int] = Counter()
+    under_way: dict[Future, int] = {}
+    done = as_completed(loop=client.loop)
+
+    def submit(position: int) -> None:
+        future = client.submit(alone, calls[position], pure=False)
+        under_way[future] = position
+        done.add(future)
+
+    for position, _ in islice(left, AHEAD * threads(client)):
+        submit(position)
+    while under_way:
+        future = next(done)
+        position = under_way.pop(future)
+        if future.status == "finished":
+            for following, _ in islice(left, max(0, AHEAD * threads(client) - len(under_way))):
+                submit(following)
+            yield position, future
+            del future
+            continue
+        if future.status != "error":
+            raise LostError("the Dask scheduler is gone; what was written is kept")
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            said = "it ended its worker again and again: perhaps memory ran out; give every worker more of it"
+            raise LostError(said, position)
+        failed[position] += 1
+        if isinstance(error, PanelError) or failed[position] > retries:
+            raise error
+        submit(position)
 
 
 @contextmanager

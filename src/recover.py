@@ -3,51 +3,48 @@
     study ─▶ replications, one file each ─▶ recovered.csv, recovered.png
 
 Every replication is written as soon as it is done, so a study that was stopped goes on where it was, and n=500 after
-n=100 adds 400. Replications are shared among processes; a process keeps the models that it has compiled.
+n=100 adds 400. Replications are done where `engine` says, in processes of this machine or on others, and written here;
+a process keeps the models that it has compiled.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from src.command import UserError, command, home, say
 from src.config import RecoverConfig
-from src.panel import count, in_one_line
+from src.panel import count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from src.replicate import Study
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    from src.engine import Engine
+    from src.replicate import Failure, Study
 
 
 def recover(config: RecoverConfig) -> int:
     """Run the study and write its folder; 0 where every replication could be done, 1 where none could, else 3."""
     from src import coverage, overview, trace
+    from src.engine import opened
     from src.terminal import console
 
     study = study_of(config)
     name = study.name()
     rehearse(study)
-    folder = claimed(home("recover", study.world.name, name), name, study, config.refit)
-    kept = finished(folder)
-    missing = [r for r in range(config.n) if r not in kept]
-    opening(study, config.n, len(missing), folder)
-    lost = run_all(study, missing, folder, config.cores, config.progress)
+    with opened(config.engine) as engine:
+        folder = claimed(home("recover", study.world.name, name), name, study, config.refit)
+        kept = finished(folder)
+        missing = [r for r in range(config.n) if r not in kept]
+        opening(study, config.n, len(missing), folder)
+        ordered = [r for share in shared_out(missing, study.designs, config.engine.cores) for r in share]
+        lost = run_all(engine, study, ordered, folder, config.progress)
     rows = load(folder, config.n)
     if rows.empty:
         reason = next(iter(lost.values()))
@@ -170,25 +167,21 @@ def load(folder: Path, n: int) -> pd.DataFrame:
     return rows
 
 
-def run_all(study: Study, missing: list[int], folder: Path, cores: int, progress: bool) -> dict[int, str]:
-    """Do the missing replications in `cores` processes; what was lost, with its reason."""
+def run_all(engine: Engine, study: Study, missing: list[int], folder: Path, progress: bool) -> dict[int, str]:
+    """Do the missing replications on the engine, each being written as it comes; what was lost, with its reason."""
     from src.progress import shown
     from src.terminal import console
 
-    if not missing:
-        return {}
     lost: dict[int, str] = {}
     try:
-        with workers(study, shared_out(missing, study.designs, cores), folder) as readers:
-            for report in shown(reports(readers), len(missing), progress):
-                if report.reason:
-                    lost[report.replication] = report.reason
+        for r, found in shown(replicated(engine, study, missing), len(missing), progress):
+            if reason := keep(found, file_of(folder, r)):
+                lost[r] = reason
     except KeyboardInterrupt:
         kept = count(len(finished(folder)), "replication")
         console().print(f"kept: {kept} in {folder}; the same command goes on from there", soft_wrap=True)
         raise
-    done = finished(folder)
-    return {r: lost.get(r, "its process ended early; the same command tries again") for r in missing if r not in done}
+    return lost
 
 
 def shared_out(missing: list[int], designs: int, cores: int) -> list[list[int]]:
@@ -199,85 +192,38 @@ def shared_out(missing: list[int], designs: int, cores: int) -> list[list[int]]:
     return [share for share in shares if share]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a process says of a replication: why it could not be done, or nothing."""
+def replicated(engine: Engine, study: Study, left: list[int]) -> Iterator[tuple[int, pd.DataFrame | Failure]]:
+    """Replications as they are done; one that ends its process is given up, and the others go on."""
+    from src.engine import LostError
+    from src.replicate import Failure, attempted
 
-    replication: int
-    reason: str = ""
-
-
-@contextmanager
-def workers(study: Study, shares: list[list[int]], folder: Path) -> Iterator[list[Connection]]:
-    """One process for each share, and the connections that they report on; all end with the block."""
-    context = multiprocessing.get_context("spawn")
-    processes, readers = [], []
-    with single_threaded():
-        for share in shares:
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=work, args=(study, share, folder, writer), daemon=True)
-            process.start()
-            writer.close()
-            processes.append(process)
-            readers.append(reader)
-    try:
-        yield readers
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+    while left:
+        done = set()
+        try:
+            for position, found in engine.each(partial(attempted, study), left):
+                done.add(left[position])
+                yield left[position], found
+        except LostError as error:
+            gone = left if error.position is None else [left[error.position]]
+            for r in set(gone) - done:
+                done.add(r)
+                yield r, Failure(f"{error}; the same command tries again")
+        left = [r for r in left if r not in done]
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Processes started in the block use one thread each for linear algebra, and leave Ctrl-C to this one."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def work(study: Study, share: list[int], folder: Path, writer: Connection) -> None:
-    """Do the replications of a share, one after the other: a process of its own."""
-    from src.replicate import replicate
+def keep(found: pd.DataFrame | Failure, file: Path) -> str:
+    """Write the rows of a replication, or what became of it, beside the others; the reason, if it could not be done."""
+    from src.replicate import Failure
     from src.trace import whole, write
 
-    compiled: dict = {}
-    for r in share:
-        file, failure = file_of(folder, r), file_of(folder, r).with_suffix(".error.txt")
-        try:
-            frame = replicate(study, r, compiled)
-            with whole(file) as part:
-                frame.to_parquet(part, index=False)
-            failure.unlink(missing_ok=True)
-            report = Report(r)
-        except Exception as error:  # one panel that cannot be fitted is a finding, not the end of the study
-            write(traceback.format_exc(), failure)
-            report = Report(r, in_one_line(error))
-        try:
-            writer.send(report)
-        except BrokenPipeError:  # nobody listens any more: the study was killed
-            return
-
-
-def reports(readers: list[Connection]) -> Iterator[Report]:
-    """Reports as they come, until every process has ended."""
-    open_ = list(readers)
-    while open_:
-        for reader in cast("list[Connection]", wait(open_)):
-            try:
-                yield reader.recv()
-            except EOFError:
-                open_.remove(reader)
+    failure = file.with_suffix(".error.txt")
+    if isinstance(found, Failure):
+        write(found.traceback or found.reason, failure)
+        return found.reason
+    with whole(file) as part:
+        found.to_parquet(part, index=False)
+    failure.unlink(missing_ok=True)
+    return ""
 
 
 def opening(study: Study, n: int, missing: int, folder: Path) -> None:

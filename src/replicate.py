@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import arviz as az
@@ -41,7 +43,7 @@ from src.fit import (
     unpooled,
 )
 from src.kernel import completed
-from src.panel import Panel
+from src.panel import Panel, in_one_line
 from src.sample import stopwatch
 from src.spillover import spillover_effects
 
@@ -113,6 +115,31 @@ class Study:
         return Config(
             model=self.models[model], likelihood=self.likelihood, prior=self.prior, sampler=self.sampler, seed=self.seed
         )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a replication could not be done: in one line, and in full."""
+
+    reason: str
+    traceback: str = ""
+
+
+def attempted(study: Study, r: int) -> pd.DataFrame | Failure:
+    """Rows of replication r, or why there are none: one panel that cannot be fitted is a finding, not the study's end.
+
+    A process keeps the models that it has compiled for the study that it is at.
+    """
+    try:
+        return replicate(study, r, compiled_models(json.dumps(study.settings(), sort_keys=True)))
+    except Exception as error:
+        return Failure(in_one_line(error), traceback.format_exc())
+
+
+@lru_cache(maxsize=1)
+def compiled_models(settings: str) -> dict:
+    """Models that this process has compiled for the study with these settings, by structure."""
+    return {}
 
 
 def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:

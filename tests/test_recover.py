@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import coverage, estimators, recover, replicate
+from src import coverage, engine, estimators, recover, replicate
 from src.command import ROOT, UserError, command
+from src.config import LocalConfig
 from src.coverage import ALL, COLUMNS, monte_carlo_error, recovered
+from src.engine import Engine, LostError, opened
 from src.exposure import row_shares
-from src.recover import Report, file_of, finished, shared_out
+from src.recover import file_of, finished, shared_out
 from src.replicate import MASSES, Study
 from tests.test_command import composed, composed_study, ended
 
@@ -163,7 +165,7 @@ def test_a_model_that_fixes_an_effect_estimates_nothing():
 
 def test_a_study_is_named_by_what_determines_its_replications():
     name = study().name()
-    assert study("n=50", "cores=1", "sampler.cores=2", "generator.breaks=nothing").name() == name
+    assert study("n=50", "engine.cores=1", "engine=dask", "sampler.cores=2", "generator.breaks=nothing").name() == name
     others = [
         "seed=2",
         "designs=5",
@@ -194,10 +196,9 @@ def test_replications_are_shared_out_once_each_with_few_designs_a_process():
     assert [{r % 4 for r in share} for share in shared_out(list(range(20)), 4, 2)] == [{0, 1}, {2, 3}]
 
 
-class Heard(list):
-    """Stands for a connection."""
-
-    send = list.append
+def done_again(mine: Study, todo: list[int], folder) -> dict[int, str]:
+    with opened(LocalConfig()) as here:
+        return recover.run_all(here, mine, todo, folder, progress=False)
 
 
 def test_a_replication_that_fails_is_recorded_and_does_not_stop_the_others(monkeypatch, tmp_path):
@@ -209,16 +210,38 @@ def test_a_replication_that_fails_is_recorded_and_does_not_stop_the_others(monke
     monkeypatch.setattr(replicate, "replicate", fails_once)
     mine = study()
     recover.replications(tmp_path).mkdir()
-    heard = Heard()
-    recover.work(mine, [0, 1, 2], tmp_path, heard)
-    assert heard == [Report(0), Report(1, "FloatingPointError: no such number"), Report(2)]
+    assert done_again(mine, [0, 1, 2], tmp_path) == {1: "FloatingPointError: no such number"}
     assert finished(tmp_path) == {0, 2}
-    assert "FloatingPointError" in file_of(tmp_path, 1).with_suffix(".error.txt").read_text()
+    assert "Traceback" in file_of(tmp_path, 1).with_suffix(".error.txt").read_text()
     monkeypatch.setattr(replicate, "replicate", lambda mine, r, compiled: pd.DataFrame([said(r, 0.0)]))
-    recover.work(mine, [1], tmp_path, heard)
+    assert done_again(mine, [1], tmp_path) == {}
     assert sorted(path.name for path in recover.replications(tmp_path).iterdir()) == [
         f"0000{r}.parquet" for r in range(3)
     ]
+
+
+def test_a_replication_that_ends_its_process_is_given_up_and_the_others_go_on(tmp_path):
+    def each(function, items):
+        for position, r in enumerate(items):
+            if r == 1:
+                raise LostError("it ended its process twice", position)
+            yield position, pd.DataFrame([said(r, 0.0)])
+
+    found = dict(recover.replicated(Engine(each, None), study(), [0, 1, 2]))
+    assert found.keys() == {0, 1, 2}
+    assert found[1].reason == "it ended its process twice; the same command tries again"
+    recover.replications(tmp_path).mkdir()
+    assert recover.keep(found[1], file_of(tmp_path, 1)) == found[1].reason
+    assert finished(tmp_path) == set()
+
+
+def test_a_process_keeps_its_models_for_one_study_and_not_for_the_next(monkeypatch):
+    seen = []
+    monkeypatch.setattr(replicate, "replicate", lambda mine, r, compiled: seen.append(compiled) or pd.DataFrame())
+    for mine, r in ((study(), 0), (study(), 1), (study("seed=2"), 0)):
+        replicate.attempted(mine, r)
+    assert seen[0] is seen[1]
+    assert seen[2] is not seen[0]
 
 
 def test_the_folder_of_another_study_is_refused(tmp_path):
@@ -251,7 +274,9 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path, monkeypatch, capfd):
     assert not (folder / "recovered.csv").exists()
     before = {r: os.stat(file_of(folder, r)).st_mtime_ns for r in kept}
     n = max(kept) + 3
-    code = ended(monkeypatch, recover.recover, *arguments, f"n={n}", "progress=false", "cores=1", config_name="recover")
+    code = ended(
+        monkeypatch, recover.recover, *arguments, f"n={n}", "progress=false", "engine.cores=1", config_name="recover"
+    )
     assert (code, capfd.readouterr().err) == (0, "")
     assert finished(folder) == set(range(n))
     assert before == {r: os.stat(file_of(folder, r)).st_mtime_ns for r in kept}
@@ -262,6 +287,8 @@ def test_a_mistake_ends_the_command_in_words(monkeypatch, capsys, tmp_path):
     for argument, words in (
         ("generator=realstic", "did you mean realistic?"),
         ("models=[heir]", "models=heir is not an option (did you mean hier?)"),
+        ("cores=2", "did you mean engine.cores?"),
+        ("engine.address=nowhere", "no setting engine.address here"),
         ("model=hier", "no setting model here (did you mean models?)"),
         ("likelihood.shocks=[county]", "choose from district, industry, ownership"),
         ("generator.starts=[1]", "equally long"),
@@ -279,7 +306,7 @@ def test_a_mistake_ends_the_command_in_words(monkeypatch, capsys, tmp_path):
 
 
 def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
-    arguments = [*TINY, "n=2", "designs=1", "cores=1", "generator=random_walk", f"hydra.run.dir={tmp_path}"]
+    arguments = [*TINY, "n=2", "designs=1", "engine.cores=1", "generator=random_walk", f"hydra.run.dir={tmp_path}"]
     code = ended(monkeypatch, recover.recover, *arguments, config_name="recover")
     said_out, said_err = capfd.readouterr()
     assert (code, said_err) == (0, "")
@@ -296,6 +323,29 @@ def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
     seconds = [found["seconds"]["hier compile"] for found in rows.attrs["replications"]]
     assert seconds[1] < 0.1 < seconds[0]  # once, not once a replication
     assert len(set(rows[rows["estimand"] == "att"]["truth"])) == 2  # outcomes are drawn anew, effects among them
+
+
+def test_dask_gives_what_this_process_gives(tmp_path, monkeypatch, capfd):
+    told = [*TINY, "n=2", "designs=1", "models=[pooled]", "sampler.draws=100", "sampler.tune=100", "progress=false"]
+    for name, where in (("here", ["engine.cores=1"]), ("there", ["engine=dask", "engine.cores=1"])):
+        folder = f"hydra.run.dir={tmp_path / name}"
+        assert ended(monkeypatch, recover.recover, *told, *where, folder, config_name="recover") == 0
+        assert capfd.readouterr().err == ""
+    here, there = (recover.load(tmp_path / name, 2) for name in ("here", "there"))
+    assert set(here["estimator"]) == {"pooled", "twfe_exposures", "etwfe"}
+    pd.testing.assert_frame_equal(here, there, rtol=1e-8, atol=1e-12)
+    assert (tmp_path / "here" / "study.json").read_text() == (tmp_path / "there" / "study.json").read_text()
+
+
+def test_an_address_that_nobody_answers_at_is_a_mistake_that_leaves_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(engine, "PATIENCE", 0.5)
+    told = [*TINY, "models=[]", "engine=dask", "engine.address=tcp://127.0.0.1:9", f"hydra.run.dir={tmp_path / 'mine'}"]
+    assert ended(monkeypatch, recover.recover, *told, config_name="recover") == 2
+    said_out, said_err = capfd.readouterr()
+    assert said_out == ""
+    assert said_err.startswith("error: no Dask scheduler answers at engine.address=tcp://127.0.0.1:9 (")
+    assert said_err.count("\n") == 1
+    assert not (tmp_path / "mine").exists()
 
 
 def test_against_the_oracle_by_hand():
@@ -323,7 +373,7 @@ def test_against_the_oracle_by_hand():
 
 
 def test_counties_end_to_end(tmp_path, monkeypatch, capsys):
-    told = ["generator=within40", "study=counties", "generator.periods=4", "generator.start=3", "n=2", "cores=1"]
+    told = ["generator=within40", "study=counties", "generator.periods=4", "generator.start=3", "n=2", "engine.cores=1"]
     monkeypatch.setattr(sys, "argv", ["recover", *told, "progress=false", f"hydra.run.dir={tmp_path}"])
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ending:
