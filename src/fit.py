@@ -231,7 +231,7 @@ def kept_or_sampled(
             learned["rival"] = learned_kernel(config, of_rival)
             rival = build_model(config, of_rival, learned["rival"])
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
-    terminal.starting(config)
+    terminal.starting(config, sample.is_compiled(model, config.sampler.backend))
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)
