@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -239,7 +240,10 @@ def described(thing: Any) -> str:
         inner = getattr(thing, "fgraph", None)
         within = [] if inner is None else [*graph(inner.outputs, set(), inner.inputs)]
         properties = [f"{name}={described(getattr(thing, name))}" for name in getattr(thing, "__props__", ())]
-        return f"{type(thing).__module__}.{type(thing).__qualname__} {thing} {properties} {within}"
+        slope = described(getattr(thing, "pullback_overrides", None))
+        return f"{type(thing).__module__}.{type(thing).__qualname__} {thing} {properties} {within} {slope}"
+    if isinstance(thing, FunctionType):
+        return f"{thing.__module__}.{thing.__qualname__} {thing.__code__.co_code.hex()} {thing.__code__.co_consts}"
     if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
         return f"{thing.__module__}.{thing.__qualname__}"
     if isinstance(thing, tuple | list):
