@@ -72,9 +72,8 @@ def quadratic(gram, theta):
     """
     matrix, vector = gram.type(), theta.type()
     product = pt.dot(matrix, vector)
-    return OpFromGraph([matrix, vector], [pt.dot(product, vector), product], inline=True, pullback=slope)(gram, theta)[
-        0
-    ]
+    both = OpFromGraph([matrix, vector], [pt.dot(product, vector), product], inline=True, pullback=slope)
+    return both.make_node(gram, theta).outputs[0]
 
 
 def slope(inputs: list, outputs: list, upstream: list) -> list:

@@ -49,11 +49,15 @@ def compare(
     DataFrame
         Columns of `comparison.csv`; all rows of both, also those without a twin.
     """
+    return stacked(estimands, estimate(panel, exposures, prob, names))
+
+
+def stacked(estimands: dict[str, pd.DataFrame], classical: pd.DataFrame) -> pd.DataFrame:
+    """The model's rows over those of classical estimators, twins side by side; parameters as of `compare`."""
     posterior = [
         table.rename(columns={"mean": "estimate", "sd": "se"}).assign(estimator=name)[COLUMNS]
         for name, table in estimands.items()
     ]
-    classical = estimate(panel, exposures, prob, names)
     rows = [row for table in (*posterior, classical) for row in table.to_dict("records")]
     return beside(pd.DataFrame(rows, columns=COLUMNS))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from models.inputs import Priors
+    from src.aside import Begin
     from src.collapse import Collapsed
     from src.design import Regression
     from src.kernel import Learned
@@ -34,7 +35,18 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 
 def fit(config: Config) -> int:
-    """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
+    """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3.
+
+    Classical estimators need the panel alone: a second process runs them while the model is compiled and sampled.
+    """
+    from src.aside import helper
+
+    with helper(config.sampler.cores, "src.twins") as begin:
+        return pipeline(config, begin)
+
+
+def pipeline(config: Config, begin: Begin) -> int:
+    """The stages, one after the other; `begin` gives work to the second process."""
     from src import diagnose, estimand, papers, report, terminal, trace
     from src.answer import answer
     from src.collapse import collapse
@@ -48,6 +60,8 @@ def fit(config: Config) -> int:
             panel, shares, notes = load(config)
         run = trace.run_id(posterior_settings(config), panel.sha256)
         folder = claimed(folder_of(run, config), run, config.refit)
+        counts = counts_events(config.likelihood)
+        twins = begin("src.twins.twins", panel, shares, config.prob, twins_of(config), counts)
         with stopwatch(seconds, "collapse"):
             regression, left_out = build_design(panel, shares, needs_units(config))
             errors = errors_of(config, regression)
@@ -62,8 +76,8 @@ def fit(config: Config) -> int:
             outcomes = estimand.dataset(found.scales["outcome"])
             trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
-            facts = (twins_of(config), errors, config.prior.lead, config.prob, config.seed)
-            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, shares, *facts))
+            facts = (twins(), errors, config.prior.lead, config.prob, config.seed)
+            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
         tables = {"estimands": found.table} | beside.tables
         for name in set(TABLES) - set(tables):  # of an earlier run of other settings
             (folder / f"{name}.csv").unlink(missing_ok=True)
