@@ -123,6 +123,9 @@ def tidy(before: Before, wrote: bool) -> None:
 def register() -> None:
     """Put a schema behind every config group, so that a misspelt option dies at once."""
     store = ConfigStore.instance()
+    # Hydra copies its sources for every question it asks of them, a hundred times for --help; entries of the store are
+    # copied once more when they are read, so that the store itself need not be
+    vars(store)["__deepcopy__"] = lambda memo: store
     hook = {"footprint": {"_target_": f"{__name__}.{Footprint.__name__}"}}
     store.store(group="hydra", name="config", node=HydraConf(callbacks=hook), provider="hydra")
     for name, node in PRIMARY.items():
