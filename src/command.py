@@ -330,10 +330,15 @@ def say(text: str) -> None:
 
 def run(task: Callable[[Any], int], composed: DictConfig) -> int:
     """One job: its exit code; a user's mistake is said and leaves nothing behind."""
-    from src.panel import PanelError
+    try:
+        known = settings(composed)
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    from src.panel import PanelError  # pandas comes with it: a mistake in the settings is said before
 
     try:
-        return task(settings(composed))
+        return task(known)
     except (UserError, PanelError) as error:
         say(f"error: {error}")
         return 2

@@ -175,6 +175,7 @@ def folder() -> Path:
 def structure(model: pm.Model, names: tuple[str, ...] | None = None) -> str:
     """Hash of what machine code depends on: the graph, the shapes of data, versions, the processor."""
     variables = [*model.free_RVs, *model.deterministics, *model.potentials]
+    used = dict.fromkeys(name for v in variables for name in model.named_vars_to_dims.get(v.name) or ())
     about = [
         sys.version,
         platform.platform(),
@@ -182,7 +183,7 @@ def structure(model: pm.Model, names: tuple[str, ...] | None = None) -> str:
         str(cpu_target.target_context.codegen().magic_tuple()),
         str(names),
         *(f"{v.name}: {model.named_vars_to_dims.get(v.name)}" for v in variables),
-        *(f"{name}: {None if levels is None else len(levels)}" for name, levels in model.coords.items()),
+        *(f"{name}: {len(model.coords[name] or ())}" for name in used),
         *(f"{v.name}: {described(model.rvs_to_transforms.get(v))}" for v in model.free_RVs),
         *graph(variables, {id(v) for v in model.data_vars}),
     ]
