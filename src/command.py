@@ -160,6 +160,9 @@ def tidy(before: Before, wrote: bool) -> None:
 def register() -> None:
     """Put a schema behind every config group, so that a misspelt option dies at once."""
     store = ConfigStore.instance()
+    # Hydra copies its sources for every question it asks of them, a hundred times for --help; entries of the store are
+    # copied once more when they are read, so that the store itself need not be
+    vars(store)["__deepcopy__"] = lambda memo: store
     hook = {"footprint": {"_target_": f"{__name__}.{Footprint.__name__}"}}
     store.store(group="hydra", name="config", node=HydraConf(callbacks=hook), provider="hydra")
     for name, node in PRIMARY.items():
@@ -364,10 +367,15 @@ def say(text: str) -> None:
 
 def run(task: Callable[[Any], int], composed: DictConfig) -> Outcome:
     """One job: how it ended; a user's mistake is said and leaves nothing behind."""
-    from src.panel import PanelError
+    try:
+        known = settings(composed)
+    except UserError as error:
+        say(f"error: {error}")
+        return Outcome(2, str(error))
+    from src.panel import PanelError  # pandas comes with it: a mistake in the settings is said before
 
     try:
-        return Outcome(task(settings(composed)))
+        return Outcome(task(known))
     except (UserError, PanelError) as error:
         say(f"error: {error}")
         return Outcome(2, str(error))

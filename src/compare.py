@@ -21,10 +21,7 @@ COMMON = "_common_scale"  # ends the name of the model's rows under one error sc
 DISAGREE = 0.5  # posterior SDs
 
 
-def compare(
-    estimands: dict[str, pd.DataFrame],
-    classical: pd.DataFrame,
-) -> pd.DataFrame:
+def compare(estimands: dict[str, pd.DataFrame], classical: pd.DataFrame) -> pd.DataFrame:
     """Stack the model's rows over those of classical estimators and bring twins together.
 
     Parameters

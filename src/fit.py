@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from models.inputs import Priors
+    from src.aside import Begin
     from src.collapse import Collapsed
     from src.design import Regression
     from src.errors import Errors
@@ -36,8 +37,19 @@ PATHS = ("path", "package", "file", "loader", "parameters")
 
 
 def fit(config: Config) -> int:
-    """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3."""
-    from src import diagnose, estimand, papers, report, terminal, trace
+    """Run the pipeline and write the run folder; 0 where the sampler's diagnostics pass, else 3.
+
+    Classical estimators need the panel alone: a second process runs them while the model is compiled and sampled.
+    """
+    from src.aside import helper
+
+    with helper(config.sampler.cores, "src.twins") as begin:
+        return pipeline(config, begin)
+
+
+def pipeline(config: Config, begin: Begin) -> int:
+    """The stages, one after the other; `begin` gives work to the second process."""
+    from src import diagnose, estimand, from_sums, papers, report, terminal, trace
     from src.answer import answer
     from src.collapse import collapse
     from src.sample import stopwatch
@@ -50,6 +62,10 @@ def fit(config: Config) -> int:
         panel = regression.panel
         run = trace.run_id(posterior_settings(config), panel.sha256)
         folder = claimed(folder_of(run, config), run, config.refit)
+        counts = counts_events(config.likelihood)
+        twins = None
+        if regression.blocks is None:
+            twins = begin("src.twins.twins", panel, shares, config.prob, twins_of(config), counts)
         with stopwatch(seconds, "collapse"):
             errors = errors_of(config, regression)
             collapsed = collapse(regression, errors, unpooled(config, regression), has_units(config))
@@ -63,8 +79,9 @@ def fit(config: Config) -> int:
             outcomes = estimand.dataset(found.scales["outcome"])
             trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
         with stopwatch(seconds, "compare"):
-            facts = (twins_of(config), errors, config.prior.lead, config.prob, config.seed)
-            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, shares, *facts))
+            classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
+            facts = (classical, errors, config.prior.lead, config.prob, config.seed)
+            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
         tables = {"estimands": found.table} | beside.tables
         for name in set(TABLES) - set(tables):  # of an earlier run of other settings
             (folder / f"{name}.csv").unlink(missing_ok=True)
@@ -262,7 +279,7 @@ def kept_or_sampled(
             learned["rival"] = learned_kernel(config, of_rival)
             rival = build_model(config, of_rival, learned["rival"])
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
-    terminal.starting(config)
+    terminal.starting(config, sample.is_compiled(model, config.sampler.backend))
     spent: dict[str, float] = {}
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)

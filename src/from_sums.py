@@ -29,6 +29,7 @@ from src.frequentist import COLUMNS
 from src.identify import moves, silent_directions
 from src.products import centred_within, dependent_columns
 from src.spillover import TOTALS, spillover_effects
+from src.twins import Twins
 
 WEIGHING = "averages with the variance weights of the regression, some possibly negative"
 OF_ROWS = "not run: it needs all rows in memory"
@@ -72,7 +73,7 @@ class Scores:
         return Scores(tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)))
 
 
-def twins(collapsed: Collapsed, names: Iterable[str], prob: float) -> pd.DataFrame:
+def estimates(collapsed: Collapsed, names: Iterable[str], prob: float) -> pd.DataFrame:
     """Rows of the named estimators in the columns of `comparison.csv`.
 
     Parameters
@@ -111,6 +112,11 @@ def twins(collapsed: Collapsed, names: Iterable[str], prob: float) -> pd.DataFra
     rest = [name for name in names if name not in ("twfe", "twfe_exposures", "etwfe")]
     blank = {"estimand": "att", "scale": "outcome", "estimate": np.nan, "prob": prob, "note": OF_ROWS}
     return pd.DataFrame([*records, *(blank | {"estimator": name} for name in rest)], columns=COLUMNS)
+
+
+def twins(collapsed: Collapsed, names: Iterable[str], prob: float) -> Twins:
+    """What `src.twins.twins` finds, without what needs rows in memory."""
+    return Twins(estimates(collapsed, names, prob), refused=dict.fromkeys(("average", "bounds"), OF_ROWS))
 
 
 def regressions(regression: Regression, name: str) -> Iterator[Asked]:

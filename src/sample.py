@@ -98,9 +98,18 @@ def compile_model(model: pm.Model, names: tuple[str, ...] | None = None) -> Any:
     names : tuple of str, optional
         The variables to keep draws of, all where not given: the fewer, the less there is to compile.
     """
-    import nutpie
+    from src.machine import compiled_model
 
-    return nutpie.compile_pymc_model(model, freeze_model=False, var_names=names)
+    return compiled_model(model, names)
+
+
+def is_compiled(model: pm.Model, backend: str) -> bool:
+    """Whether machine code for models of this structure is kept from an earlier fit."""
+    if backend != "nutpie":
+        return False
+    from src.machine import is_kept
+
+    return is_kept(model)
 
 
 def with_data_of(compiled: Any, model: pm.Model) -> Any:

@@ -13,13 +13,13 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, estimand, from_sums, predictive, sensitivity, weights
+from src import agree, compare, estimand, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.errors import Errors
 from src.estimand import Scale
-from src.estimators import estimate
 from src.panel import Panel, in_one_line
+from src.twins import RefusedError, Twins
 
 Figures = dict[str, Callable[[], Figure | None]]
 LOUD = 0.5  # posterior SD of the average effect over its prior SD
@@ -64,10 +64,8 @@ class Given:
     prior : DataArray, dims (chain, draw, column)
         Draws of the coefficients from their prior, in units of the outcome.
     collapsed : Collapsed
-    shares : dict of str to array, shape (row,)
-        Exposures.
-    estimators : tuple of str
-        Keys of `src.estimators.ESTIMATORS`.
+    twins : Twins
+        What classical estimators find.
     errors : Errors
     slope_sd : float
         SD of the slope of violations at adoption, in units of s.
@@ -78,8 +76,7 @@ class Given:
     answer: Answer
     prior: xr.DataArray
     collapsed: Collapsed
-    shares: dict[str, np.ndarray]
-    estimators: tuple[str, ...]
+    twins: Twins
     errors: Errors
     slope_sd: float
     prob: float
@@ -104,8 +101,6 @@ def scrutinise(given: Given) -> Scrutiny:
         if given.errors.events
         else {"what two-way fixed effects average": averaged}
     )
-    if given.collapsed.regression.blocks is not None:
-        others = {}
     for subject, piece in (others | {"violations of parallel trends": violations}).items():
         found = together(found, attempted(subject, piece, given))
     return found
@@ -115,8 +110,11 @@ def attempted(subject: str, piece: Callable[[Given], Scrutiny], given: Given) ->
     """The piece, or a line on why it could not be had: a library may refuse what the model does not."""
     try:
         return piece(given)
+    except RefusedError as refused:
+        reason = str(refused)
     except Exception as error:
-        return Scrutiny({}, {"handled": [f"{subject}: could not be computed ({in_one_line(error)})"]})
+        reason = in_one_line(error)
+    return Scrutiny({}, {"handled": [f"{subject}: could not be computed ({reason})"]})
 
 
 def together(one: Scrutiny, two: Scrutiny) -> Scrutiny:
@@ -128,11 +126,7 @@ def together(one: Scrutiny, two: Scrutiny) -> Scrutiny:
 def compared(given: Given) -> Scrutiny:
     """Classical estimates, and whether they agree."""
     answer, panel, model = given.answer, given.panel, next(iter(given.answer.tables))
-    if given.collapsed.regression.blocks is None:
-        classical = estimate(panel, given.shares, given.prob, given.estimators)
-    else:
-        classical = from_sums.twins(given.collapsed, given.estimators, given.prob)
-    comparison = compare.compare(answer.tables, classical)
+    comparison = compare.compare(answer.tables, given.twins.estimates)
     agreement = agree.agreement(comparison, model)
     said = {
         "agreement": list(agree.in_words(agreement, comparison, model)),
@@ -152,8 +146,7 @@ def replicated(given: Given) -> Scrutiny:
 
 def averaged(given: Given) -> Scrutiny:
     """What the two-way fixed effects coefficient averages."""
-    cells, pairs = weights.cell_weights(given.panel), weights.comparisons(given.panel)
-    coefficient = weights.coefficient(given.panel)
+    cells, pairs, coefficient = given.twins.average_or_refusal()
     said = {"weights": list(weights.sentences(cells, pairs, coefficient))}
     figures: Figures = {"weights": lambda: weights.draw(cells, pairs, coefficient)}
     return Scrutiny({"weights": cells, "bacon": pairs}, said, figures=figures)
@@ -179,7 +172,7 @@ def violations(given: Given) -> Scrutiny:
     said = {"trends": [leads.in_words(), *sensitivity.in_words(table, breakdown, unit)]}
     # a conditional Poisson is too sure of everything
     said["warnings"] = [leads.in_words()] if leads.speaks_against() and not given.errors.conditional else []
-    if not given.errors.events and collapsed.regression.blocks is None:
+    if not given.errors.events:
         classical = attempted("HonestDiD", bounded, given)
         table = pd.concat([table, *classical.tables.values()], ignore_index=True)
         said |= classical.said
@@ -190,7 +183,7 @@ def violations(given: Given) -> Scrutiny:
 
 def bounded(given: Given) -> Scrutiny:
     """The classical counterpart."""
-    return Scrutiny({"bounds": sensitivity.honest(given.panel, given.prob)})
+    return Scrutiny({"bounds": given.twins.bounds_or_refusal()})
 
 
 def loud_prior(posterior: Scale, prior: xr.DataArray, collapsed: Collapsed) -> list[str]:

@@ -28,18 +28,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 from scipy.special import softmax
 
-from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
+from src.critical import few_programs
 from src.frequentist import regress
 from src.leads import Leads
 from src.panel import Panel
 from src.staggered import averaged, event_sets, relative_cells
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KAPPAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 FINE = np.arange(0.0, 5.01, 0.05)  # in which the breakdown is looked for
@@ -216,7 +219,7 @@ def bounds(
     """
     options = {"l_vec": weights.reshape(-1, 1), "alpha": 1 - prob}
     counts = (before, len(beta) - before)
-    with silent_output(), warnings.catch_warnings():
+    with silent_output(), few_programs(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on grids that an interval reaches the end of
         import moderndid
 
@@ -274,6 +277,10 @@ def event_study(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 def draw(rows: pd.DataFrame, breakdown: float, unit: str) -> Figure:
     """Intervals of the average effect by how far parallel trends may fail, a panel a method."""
+    from matplotlib.figure import Figure  # with src.figure here: the rest runs where nothing is drawn
+
+    from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
+
     figure = Figure(figsize=(WIDTH, 3.2))
     names = {
         "second_differences": ("model: kappa", MODEL),

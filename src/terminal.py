@@ -109,10 +109,11 @@ def handled(notes: list[str]) -> None:
         console().print(f"  · {note}")
 
 
-def starting(config: Config) -> None:
-    """Say that sampling starts, and where the first wait comes from."""
+def starting(config: Config, compiled: bool) -> None:
+    """Say that sampling starts, and where the first wait comes from; `compiled` where its code is kept already."""
     sampler = config.sampler
-    console().print(f"{config.model.name}: compiling, then {sampler.chains} chains of {sampler.draws} draws …")
+    before = "" if compiled else "compiling, for the first time for a model of this structure on this machine, then "
+    console().print(f"{config.model.name}: {before}{sampler.chains} chains of {sampler.draws} draws …")
 
 
 def reused(folder: Path) -> None:

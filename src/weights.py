@@ -17,23 +17,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from src.design import cell_labels
-from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
 from src.frequentist import feols, frame_of, regress
 from src.panel import Panel
 from src.staggered import plain_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = {
     "treated_vs_never": "adopters against the never-treated",
     "earlier_vs_later": "earlier against later adopters",
     "later_vs_earlier": "later against earlier adopters",
 }
-COLOURS = dict(zip(KINDS, (MODEL, POOLED, CLASSICAL), strict=True))
 MATTERS = 0.02  # share of negative weight from which on it is said
 OFF = 0.01  # of the coefficient
 
@@ -117,6 +118,11 @@ def sentences(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) ->
 
 def draw(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) -> Figure:
     """Weights on cells beside shares of rows, and the comparisons by weight."""
+    from matplotlib.figure import Figure  # with src.figure here: the rest runs where nothing is drawn
+
+    from src.figure import CLASSICAL, MODEL, POOLED, WIDTH, finish
+
+    colours = dict(zip(KINDS, (MODEL, POOLED, CLASSICAL), strict=True))
     figure = Figure(figsize=(WIDTH, 3.6))
     left, right = figure.subplots(1, 2)
     sign = np.where(weights["weight"] < 0, CLASSICAL, MODEL)
@@ -129,7 +135,7 @@ def draw(weights: pd.DataFrame, pairs: pd.DataFrame, coefficient: float) -> Figu
     left.set_title("cells of cohort and period")
     for kind, mine in pairs.groupby("kind", sort=False):
         label = f"{KINDS.get(str(kind), kind)} ({mine['weight'].sum():.0%})"
-        right.scatter(100 * mine["weight"], mine["estimate"], s=22, color=COLOURS.get(str(kind), POOLED), label=label)
+        right.scatter(100 * mine["weight"], mine["estimate"], s=22, color=colours.get(str(kind), POOLED), label=label)
     right.axhline(0, color="black", linewidth=0.8)
     right.set_xlabel("weight, %")
     right.set_ylabel("estimate of the comparison")

@@ -1,6 +1,7 @@
 """Every config composes, every command in the contract means what it says, typos die."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -309,3 +310,22 @@ def test_a_folder_that_cannot_be_made_is_said(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert ended(monkeypatch, refuse, f"hydra.run.dir={tmp_path / 'file' / 'a'}") == 2
     assert "cannot be a folder for runs" in capsys.readouterr().err
+
+
+HEAVY = ("pymc", "pytensor", "numba", "nutpie", "arviz", "pyfixest", "matplotlib", "pandas", "scipy")
+IMPORTED = """
+import runpy, sys
+sys.argv[0] = "src.fit"
+try:
+    runpy.run_module("src.fit", run_name="__main__")
+except SystemExit as ended:
+    print(ended.code, *(name for name in {heavy} if name in sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["modl=hier"], 2), (["seed=-1"], 2)])
+def test_help_and_mistakes_import_nothing_heavy(arguments, code):
+    said = subprocess.run(
+        [sys.executable, "-c", IMPORTED.format(heavy=HEAVY), *arguments], capture_output=True, text=True, check=False
+    )
+    assert said.stderr.splitlines()[-1] == str(code)

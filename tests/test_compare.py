@@ -58,7 +58,7 @@ def estimands() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def table(estimands, panel) -> pd.DataFrame:
-    return compare({"hier": estimands}, panel, {}, 0.9, ["etwfe", "twfe"])
+    return compare({"hier": estimands}, estimate(panel, {}, 0.9, ["etwfe", "twfe"]))
 
 
 def test_columns_and_all_rows_of_both(table, estimands, panel):
@@ -99,7 +99,7 @@ def test_fields_that_do_not_apply_are_empty_in_the_file(table):
 
 def test_arguments_are_left_as_they_are(estimands, panel):
     before = estimands.copy(deep=True)
-    compare({"hier": estimands}, panel, {}, 0.9, [])
+    compare({"hier": estimands}, estimate(panel, {}, 0.9, []))
     pd.testing.assert_frame_equal(estimands, before)
 
 

@@ -4,9 +4,11 @@ import ast
 from dataclasses import replace
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 import pytest
 
-from models import hier, nopool, pooled
+from models import hier, likelihoods, nopool, pooled
 from src import estimand, sample
 from src.collapse import collapse, least_squares
 from src.design import build_design
@@ -180,3 +182,26 @@ def test_models_import_only_what_they_may():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             assert {name.partition(".")[0] for name in names} <= allowed, path
+
+
+@pytest.mark.parametrize("descriptions", [(), (3,)])
+def test_a_quadratic_form_and_its_slope_cost_one_product(descriptions):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(*descriptions, 5, 5))
+    gram, theta = root + np.swapaxes(root, -1, -2), rng.normal(size=5)
+    matrix, vector = pt.tensor("matrix", shape=gram.shape), pt.vector("vector", shape=(5,))
+    value = likelihoods.quadratic(matrix, vector)
+    total = pt.sum(pt.exp(0.1 * value))
+    found = pytensor.function([matrix, vector], [value, pytensor.grad(total, vector)], mode="FAST_COMPILE")
+    wanted = np.einsum("i,...ij,j->...", theta, gram, theta)
+    slope = (0.2 * np.exp(0.1 * wanted)[..., None] * (gram @ theta)).reshape(-1, 5).sum(axis=0)
+    for mine, known in zip(found(gram, theta), (wanted, slope), strict=True):
+        np.testing.assert_allclose(mine, known, rtol=1e-12)
+    kept = pytensor.function([matrix, vector], [value, pytensor.grad(total, vector)])
+    products = [node for node in kept.maker.fgraph.toposort() if matrix_in(node)]
+    assert len(products) == 1
+
+
+def matrix_in(node) -> bool:
+    """Whether an operation reads the Gram matrix."""
+    return any(variable.name == "matrix" for variable in node.inputs)
