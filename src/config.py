@@ -205,7 +205,7 @@ class LocalConfig:
 
     name: str = "local"
     open: str = "src.engine.local"
-    cores: int = number(2, least=1)
+    cores: int = number(1, least=1)
     rows_in_memory: int = number(2_000_000, least=0)  # Parquet files with more rows, and folders, are read in blocks
     block_rows: int = number(350_000, least=1)
     scratch: str | None = None  # folder for the blocks; null: the system's for temporary files

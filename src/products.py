@@ -124,7 +124,7 @@ def within_products(
     ----------
     columns : sparse array, shape (row, column)
     unit : array of int, shape (row,)
-        Unit of each row, sorted, every unit present.
+        Unit of each row, its rows together.
     precision : sparse array, shape (row, row)
         Block-diagonal over units.
     own : array, shape (row,), optional
@@ -133,8 +133,9 @@ def within_products(
     functionals : sparse array, shape (unit, column), optional
         h.
     """
-    rows, units = len(unit), unit.max() + 1
-    start = np.r_[np.searchsorted(unit, np.arange(units)), rows]
+    first = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
+    rows, units, start = len(unit), len(first), np.r_[first, len(unit)]
+    label, unit = unit[first], np.repeat(np.arange(units), np.diff(start))
     whitened = precision @ columns
     ones = precision @ np.ones(rows)
 
@@ -150,7 +151,7 @@ def within_products(
         continued = of_units(pulled, columns)
         continued.eliminate_zeros()
         if functionals is not None:
-            continued = sp.csr_array(continued - functionals)
+            continued = sp.csr_array(continued - functionals[label])
         left.append(continued)
         right.append(sp.csr_array(sp.diags_array(-(spread**2) / (1 + known * spread**2)) @ continued))
     stacked = sp.csc_array(sp.csr_array(sp.vstack(left, format="csr")))

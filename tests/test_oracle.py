@@ -9,7 +9,7 @@ from models import hier
 from src import estimand, sample
 from src.collapse import collapse
 from src.config import GeneratorConfig
-from src.design import build_design, with_traits
+from src.design import build_design, standardised, with_traits
 from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
@@ -90,7 +90,8 @@ def against(full, world, errors, shown):
 def table(collapsed, theta, onset):
     """Estimands at the share of differences that is there in the adoption period, a number or one a draw."""
     labels = collapsed.regression.design.all_labels
-    trait = collapsed.nuisance.log_scale if collapsed.levels is None else collapsed.levels.height
+    of_units = collapsed.nuisance.log_scale if collapsed.levels is None else collapsed.levels.height
+    trait = standardised(of_units, collapsed.regression.adopters)
     ends = []
     for share in (0.0, 1.0):
         found = estimand.averages(with_traits(collapsed.regression, trait, share), collapsed.evidence, terms(theta))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from src import figure, report
+from src.design import build_design
 from tests.test_figure import (
     ATT,
     BY,
@@ -58,7 +59,16 @@ class Page(HTMLParser):
 def page_of(keys=EVERYTHING, pictures=(), is_log=True, **changes) -> str:
     table = table_of(keys, is_log)
     panel = staggered(units=30)
-    return report.render("toy", "hier", panel, table, beside_of(table), DIAGNOSTICS | changes, list(pictures), ORIGIN)
+    return report.render(
+        "toy",
+        "hier",
+        build_design(panel, {})[0],
+        table,
+        beside_of(table),
+        DIAGNOSTICS | changes,
+        list(pictures),
+        ORIGIN,
+    )
 
 
 def text_of(page: str) -> str:
@@ -124,7 +134,9 @@ def test_what_is_not_identified_is_said_and_not_numbered():
 def test_what_the_model_fixes_is_counted_and_not_shown():
     table = fixed_by_the_model(table_of([ATT, *BY, *OWNERS, CONTRAST, *EVENTS]))
     page = text_of(
-        report.render("toy", "pooled", staggered(units=30), table, beside_of(table), DIAGNOSTICS, [], ORIGIN)
+        report.render(
+            "toy", "pooled", build_design(staggered(units=30), {})[0], table, beside_of(table), DIAGNOSTICS, [], ORIGIN
+        )
     )
     n = len([*BY, *OWNERS, CONTRAST, *EVENTS])
     assert f"{n} estimates are fixed by the model, not found: see estimands.csv." in page

@@ -51,7 +51,9 @@ def test_problems_and_warnings_stand_on_the_first_screen():
     table, panel = table_of(EVERYTHING), staggered(units=30)
     warnings = ["the data speak against parallel trends", "Every unit adopts in the end", "The prior speaks loudly"]
     failed = DIAGNOSTICS | {"ok": False, "problems": ["7 divergent transitions"]}
-    page = report.render("toy", "hier", panel, table, beside_of(table, warnings=warnings), failed, [], ORIGIN)
+    page = report.render(
+        "toy", "hier", build_design(panel, {})[0], table, beside_of(table, warnings=warnings), failed, [], ORIGIN
+    )
     first = page.index('id="answers"')
     for word in (*warnings, "7 divergent transitions"):
         assert 0 < page.index(word) < first

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from src import collect, terminal
+from src.design import build_design
 from tests.test_figure import (
     ATT,
     BY,
@@ -42,7 +43,7 @@ def test_labels_are_printed_as_they_are(word, capsys):
 
 @pytest.mark.parametrize("word", MARKUP)
 def test_opening_prints_names_and_notes_as_they_are(word, capsys):
-    terminal.opening(replace(staggered(), name=word), [f"group {word} dropped"])
+    terminal.opening(build_design(replace(staggered(), name=word), {})[0], [f"group {word} dropped"])
     said = capsys.readouterr().out
     assert said.startswith(f"{word}: ")
     assert f"  · group {word} dropped" in said

@@ -14,12 +14,15 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from models import hier, likelihoods, spillovers
-from src.design import with_traits
-from src.nuisance import MOST_ONSET, ONSET, Errors, shocks_of
+from src.design import standardised, with_traits
+from src.errors import Errors, shocks_of
+from src.nuisance import MOST_ONSET, ONSET
 
 
 def build(regression, log_scale, errors: Errors, s: float, priors, **options) -> pm.Model:
-    without, regression = (with_traits(regression, log_scale, onset) for onset in (0.0, 1.0))
+    without, regression = (
+        with_traits(regression, standardised(log_scale, regression.adopters), onset) for onset in (0.0, 1.0)
+    )
     panel, design = regression.panel, regression.design
     units, periods = len(panel.units), panel.periods
     time = np.searchsorted(periods, panel.time)

@@ -12,12 +12,14 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from models import hier, likelihoods, spillovers
-from src.design import with_traits
+from src.design import standardised, with_traits
 from src.nuisance import MOST_ONSET, ONSET
 
 
 def build(regression, trait, s: float, priors, **options) -> pm.Model:
-    without, regression = (with_traits(regression, trait, onset) for onset in (0.0, 1.0))
+    without, regression = (
+        with_traits(regression, standardised(trait, regression.adopters), onset) for onset in (0.0, 1.0)
+    )
     panel, design = regression.panel, regression.design
     units = len(panel.units)
     first = np.r_[True, panel.unit[1:] != panel.unit[:-1]]
