@@ -1,4 +1,4 @@
-"""Staggered difference-in-differences by imputation: CausalPy, a dummy for every firm. Its own priors, another posterior.
+"""Staggered difference-in-differences by imputation, a dummy for every firm: CausalPy. Another posterior, own priors.
 
 Fitted to untreated rows alone, so that its average effect is that of a saturated model; exposures are left out.
 """

@@ -1,4 +1,4 @@
-"""The posterior of the benchmark with a parameter for every firm, in plain PyMC: what the collapsed model integrates out.
+"""The posterior of the benchmark with a parameter for every firm, in plain PyMC: nothing is integrated out.
 
 y_it = alpha_i + lambda_t + x_it'beta + S_it'slope + effects_it'coefficient + eps_it,    eps ~ Normal(0, sigma)
 """

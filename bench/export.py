@@ -1,8 +1,8 @@
-"""The posterior of a collapsed model as arrays, for samplers that give every firm a parameter: `python -m bench.export`.
+"""The posterior of a collapsed model as arrays, for samplers with a parameter for every firm: `python -m bench.export`.
 
 A coefficient of the design is a linear map of independent ones: effects over event time are sums of increments, the
-deviations of a pooled term, which add up to zero, an orthonormal basis of as many less one. The columns that go with the
-independent ones are the design's times that map; `maps` leads back from their draws to the design's.
+deviations of a pooled term, which add up to zero, an orthonormal basis times one less of them. The columns that go with
+the independent ones are the design's times that map; `maps` leads back from their draws to the design's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def zero_sum_basis(levels: int) -> np.ndarray:
 
 
 def term(design: Design, name: str, priors: Priors) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """Map of a block from independent coefficients, their prior SDs, and the scale of its spread where one is estimated.
+    """Map of a block from independent coefficients, their prior SDs, the scale of its spread where one is estimated.
 
     The prior SD of a coefficient that the spread multiplies is 1, preceded by that of the predictor where there is one.
 

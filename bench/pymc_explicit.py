@@ -16,6 +16,7 @@ def main() -> None:
     density = model.logp_dlogp_function(ravel_inputs=True)
     density.set_extra_values({})
     size = sum(int(np.prod(value.shape)) for value in model.initial_point().values())
+    density(np.zeros(size))  # machine code is written when it is first called
     compiling = time.perf_counter() - start
     tune, _ = plan(job, seconds_a_gradient(lambda: density(np.zeros(size))))
     moments, callback = watch(job["budget"])

@@ -2,9 +2,9 @@
 
     settings ─▶ measurements, one file each ─▶ docs/benchmarks.md, docs/figures/benchmarks.png
 
-Parts: `peers`, the same posterior by other samplers; `growth`, every stage at growing sizes; `command`, where the time of
-the whole command goes; `counts`, collapsed and latent counts. Every measurement runs in a process of its own and is kept
-as soon as it is done, so a run that was stopped goes on where it was.
+Parts: `peers`, the same posterior by other samplers; `growth`, every stage at growing sizes; `command`, where the time
+of the whole command goes; `counts`, collapsed and latent counts. Every measurement runs in a process of its own and is
+kept as soon as it is done, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from src.config import BenchConfig
 from src.measure import FAILED, Ended, Measurement, cache_folders, module, run, scripted
 from src.peers import COLLAPSED, SCRIPTS
 
-LEAST_FIRMS, LEAST_ROWS = 40, 1000
+LEAST_FIRMS = 40
 ROWS_A_FIRM = 10.8  # of the synthetic panel, on average
-LONG = 30  # seconds: a size whose stages take longer is measured once
+LONG = 20  # seconds: a size whose stages take longer is measured once
 HEAVY = "import src.answer, src.collapse, src.figure, src.report, src.sample, src.scrutiny"
 QUICK = {
     "--help": [*module("src.fit"), "--help"],
@@ -49,7 +49,7 @@ OURS = (
 
 def bench(config: BenchConfig) -> int:
     """Measure what is missing, write the document and its figure; 0, or 3 where something could not be measured."""
-    from src import benchmarks
+    from src import benchdoc, benchmarks
     from src.terminal import console
 
     check(config)
@@ -68,13 +68,13 @@ def bench(config: BenchConfig) -> int:
         console().print(f"what was measured is kept in {folder}; the same command goes on from there", soft_wrap=True)
         raise
     document = ROOT / config.document
-    benchmarks.write(found, config, document, typed())
+    benchdoc.write(found, config, document, typed())
     out = console()
-    out.print("\n".join(benchmarks.headlines(found)), soft_wrap=True)
+    out.print("\n".join(benchdoc.headlines(found)), soft_wrap=True)
     problems = list(benchmarks.problems(found))
     for problem in problems:
         out.print(problem, style="yellow", soft_wrap=True)
-    out.print(f"  {document}\n  {benchmarks.figure_of(document)}", soft_wrap=True)
+    out.print(f"  {document}\n  {benchdoc.figure_of(document)}", soft_wrap=True)
     return 3 if problems else 0
 
 
@@ -82,7 +82,7 @@ def typed() -> str:
     """The settings as given on the command line."""
     from hydra.core.hydra_config import HydraConfig
 
-    return " ".join(shlex.quote(word) for word in HydraConfig.get().overrides.task)
+    return " ".join(shlex.quote(word) for word in HydraConfig.get().overrides.task if not word.startswith("document="))
 
 
 def check(config: BenchConfig) -> None:
