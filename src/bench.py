@@ -134,7 +134,8 @@ def sized(config: BenchConfig, folder: Path, wanted: bool, firms: int, adopters:
 
         def measure(mine: dict = mine) -> dict:
             with tempfile.TemporaryDirectory() as scratch:
-                facts, _ = scripted(module("bench.growth"), mine | {"out": f"{scratch}/found"}, 3 * ALLOWANCE)
+                caches = Path(scratch) / "caches"  # empty: compilation is then the same at every size
+                facts, _ = scripted(module("bench.growth"), mine | {"out": f"{scratch}/found"}, 3 * ALLOWANCE, caches)
                 return facts
 
         found = obtained(config, folder, wanted, measurement, f"stages at {firms:,} firms", measure)

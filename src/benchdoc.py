@@ -22,6 +22,7 @@ from src.benchmarks import (
     rate,
     samplers,
     shown_stages,
+    signed,
     sizes,
     slope,
     spent_by_stage,
@@ -86,9 +87,9 @@ def lines(found: dict, config: BenchConfig, typed: str, drawn: bool) -> Iterator
         yield f"Not installed here, hence not measured: {', '.join(absent)}.\n"
     grown = (
         "A file of the synthetic panel, default settings of `src.fit`: read, columns, collapse (beneath it the "
-        "functions that it calls), compile, sample, estimands. Slopes are of log seconds on log size, over sizes at "
-        f"which a stage takes {VISIBLE:g} s or more. Columns grow with adopters, each of whom has an effect of its "
-        "own, at 4,000 firms."
+        "functions that it calls), compile with empty caches, sample, estimands. Slopes are of log seconds on log "
+        f"size, over sizes at which a stage takes {VISIBLE:g} s or more. Columns grow with adopters, each of whom has an "
+        "effect of its own, at 4,000 firms."
     )
     yield from section("How stages grow", grown, list(growth_tables(found)))
     yield from section("Where the command's time goes", "", list(command_tables(found, config)))
@@ -206,7 +207,7 @@ def growth_tables(found: dict) -> Iterator[str]:
             lines += [["columns", *(f"{row['columns']:,.0f}" for row in sized), ""]]
         for stage in shown_stages(sized):
             grows = slope(sized, stage, series)
-            shown = NOTHING if np.isnan(grows) else f"{grows:.2f}"
+            shown = NOTHING if np.isnan(grows) else signed(grows)
             lines.append([stage, *(number(row.get(stage)) for row in sized), shown])
         lines.append(["MB", *(number(row["memory"], 3) for row in sized), ""])
         lines.append(["measured", *(f"{row['n']} ×" for row in sized), ""])

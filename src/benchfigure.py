@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from src.benchmarks import COLLAPSED, FAILED, MODELS, STAGES, of, rate, samplers, sizes, slope, spent_by_stage, usual
+from src.benchmarks import (
+    COLLAPSED,
+    FAILED,
+    MODELS,
+    STAGES,
+    of,
+    rate,
+    samplers,
+    signed,
+    sizes,
+    slope,
+    spent_by_stage,
+    usual,
+)
 from src.figure import DPI, MODEL, STYLE
 from src.trace import whole
 
 COLOURS = ("#e07b1a", "#2a9d8f", "#8f5ea8", "#c0392b", "#7f8c1b", "#5c6b73")  # of the peers, in their order
 OF_STAGES = ("#1f3b73", "#7aa6d8", "#e07b1a", "#2a9d8f", "#8f5ea8", "#c0392b")
 LINES = {"pooled": "--", "hier": "-"}
-HIGH = 4.6  # inches
+WIDE, HIGH = 7.4, 4.2  # inches, of a panel
+ONE_DECADE = 10
 
 
 def draw(found: dict, path: Path) -> bool:
@@ -34,7 +50,7 @@ def draw(found: dict, path: Path) -> bool:
     with matplotlib.rc_context(STYLE):
         across = min(len(wanted), 2)
         down = -(-len(wanted) // across)
-        figure = Figure(figsize=(6.6 * across, HIGH * down), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDE * across, HIGH * down), dpi=DPI, layout="constrained")
         axes = np.atleast_1d(figure.subplots(down, across)).ravel()
         for panel, axis in zip(wanted, axes, strict=False):
             panel(found, axis)
@@ -59,11 +75,22 @@ def rates(found: dict, axis: Axes) -> None:
                 height = [rate(of(found, model, firms, name)) for firms in at]
                 label = f"{name}, {model}"
                 axis.plot(at, height, style, color=colours[name], marker="o", markersize=4.5, label=label)
-    axis.set(xscale="log", yscale="log", xlabel="firms", ylabel="minimum bulk ESS a second")
-    axis.set_xticks(sorted(ticks), [f"{firms:,}" for firms in sorted(ticks)])
-    axis.minorticks_off()
+    axis.set(xlabel="firms", ylabel="minimum bulk ESS a second")
+    logarithmic(axis, sorted(ticks))
     axis.set_title("The same posterior: effective draws a second of sampling")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def logarithmic(axis: Axes, at: Iterable[float]) -> None:
+    """Both axes, ticks as plain numbers; along the first at the sizes that were measured."""
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(list(at), [f"{size:,.0f}" for size in at])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_ylim()
+    if high / low < ONE_DECADE:  # a tick at least on either side
+        axis.set_ylim(low / np.sqrt(ONE_DECADE), high * np.sqrt(ONE_DECADE))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
 
 def by_rows(found: dict, axis: Axes) -> None:
@@ -83,12 +110,10 @@ def stages(sized: list[dict[str, float]], by: str, axis: Axes) -> None:
     at = [row[by] for row in sized]
     for stage, colour in zip(STAGES, OF_STAGES, strict=True):
         grows = slope(sized, stage, by)
-        label = stage if np.isnan(grows) else f"{stage}, {grows:.2f}"
+        label = stage if np.isnan(grows) else f"{stage}, {signed(grows)}"
         axis.plot(at, [row[stage] for row in sized], color=colour, marker="o", markersize=4.5, label=label)
-    axis.set(xscale="log", yscale="log", xlabel=by, ylabel="seconds")
-    if by == "columns":
-        axis.set_xticks(at, [f"{size:,.0f}" for size in at])
-        axis.minorticks_off()
+    axis.set(xlabel=by, ylabel="seconds")
+    logarithmic(axis, at)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -108,4 +133,4 @@ def of_command(found: dict, axis: Axes) -> None:
     axis.set(xlabel="seconds")
     axis.margins(x=0.12)
     axis.set_title("Where the time of the whole command goes")
-    axis.legend(loc="lower right")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -100,6 +100,11 @@ def slope(sized: list[dict[str, float]], stage: str, by: str) -> float:
     return float(np.polyfit(size, spent, 1)[0])
 
 
+def signed(grows: float) -> str:
+    """A slope with two digits, no minus before a zero."""
+    return f"{round(grows, 2) + 0.0:.2f}"
+
+
 def spent_by_stage(fit: dict) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of the first run, and medians of the warm ones, from the command line to its end.
 
