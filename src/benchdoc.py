@@ -88,8 +88,8 @@ def lines(found: dict, config: BenchConfig, typed: str, drawn: bool) -> Iterator
     grown = (
         "A file of the synthetic panel, default settings of `src.fit`: read, columns, collapse (beneath it the "
         "functions that it calls), compile with empty caches, sample, estimands. Slopes are of log seconds on log "
-        f"size, over sizes at which a stage takes {VISIBLE:g} s or more. Columns grow with adopters, each of whom has an "
-        "effect of its own, at 4,000 firms."
+        f"size, over sizes at which a stage takes {VISIBLE:g} s or more. Columns grow with adopters, each of whom has "
+        "an effect of its own, at 4,000 firms."
     )
     yield from section("How stages grow", grown, list(growth_tables(found)))
     yield from section("Where the command's time goes", "", list(command_tables(found, config)))
