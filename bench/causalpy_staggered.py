@@ -35,7 +35,7 @@ def main() -> None:
     frame[names] = data["covariates"]
     frame["treated"] = (frame["time"] >= frame["start"]).astype(int)
     tune, draws = plan(job, seconds_a_gradient(gradient_of(rows, units + len(names) + int(data["time"].max()))))
-    moments, callback = watch(job["budget"])
+    moments, callback = watch(job)
     options = {
         "draws": draws,
         "tune": tune,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import nutpie
 
-from bench.exchange import give_up, hand_back, plan, seconds_a_gradient
+from bench.exchange import ended, give_up, hand_back, plan, seconds_a_gradient
 from bench.panels import configured
 from models import hier
 from models.inputs import Priors
@@ -85,10 +85,7 @@ def in_full(job: dict, collapsed, priors: Priors, seconds: dict[str, float]) -> 
     options = {"draws": job["draws"], "tune": tune, "chains": job["chains"], "cores": job["cores"], "seed": job["seed"]}
     start = time.perf_counter()
     sampler = nutpie.sample(compiled, **options, save_warmup=False, progress_bar=False, blocking=False)
-    try:
-        tree = sampler.wait(timeout=job["budget"])
-    except TimeoutError:
-        tree = sampler.abort()
+    tree = ended(sampler, job, "theta")
     spent = time.perf_counter() - start
     if "theta" not in tree["posterior"]:
         give_up(job, f"{job['budget']:g} s ended while tuning: give a larger budget")

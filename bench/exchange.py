@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 LEAST_TUNE, LEAST_DRAWS = 100, 50  # a chain
+PATIENCE = 3  # times the budget, where fewer than the least draws would be left of it
 GRADIENTS = 20  # that are timed
 
 
@@ -70,15 +71,36 @@ def hand_back(job: dict, draws: dict[str, np.ndarray], **facts) -> None:
     Path(job["out"] + ".json").write_text(json.dumps(facts))
 
 
-def watch(budget: float):
+def is_over(job: dict, spent: float, kept: int) -> bool:
+    """Whether to stop after so many seconds, with so many kept draws of the slowest chain."""
+    return spent > job["budget"] * (1 if kept >= LEAST_DRAWS else PATIENCE)
+
+
+def ended(sampler, job: dict, name: str):
+    """The draws of a background sampler of nutpie, which is ended when the budget is spent."""
+    start = time.perf_counter()
+    while True:
+        try:
+            return sampler.wait(timeout=job["budget"] / 10)
+        except TimeoutError:
+            posterior = sampler.inspect()["posterior"]
+            values = posterior[name].to_numpy() if name in posterior else np.empty((1, 0))
+            whole = np.isfinite(values).reshape(*values.shape[:2], -1).all(axis=(0, 2)) if values.size else np.zeros(0)
+            if is_over(job, time.perf_counter() - start, int(whole.sum())):
+                return sampler.abort()
+
+
+def watch(job: dict):
     """A callback of PyMC that ends sampling when the budget is spent, and the moments of the first and last draw."""
     moments: dict[str, float] = {}
+    kept = dict.fromkeys(range(job["chains"]), 0)
 
     def callback(trace, draw) -> None:
         now = time.perf_counter()
         moments.setdefault("first", now)
         moments["last"] = now
-        if now - moments["first"] > budget:
+        kept[draw.chain] += not draw.tuning
+        if is_over(job, now - moments["first"], min(kept.values())):
             raise KeyboardInterrupt  # as PyMC wants it
 
     return moments, callback

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from exchange import hand_back, plan, read, seconds_a_gradient
+from exchange import hand_back, is_over, plan, read, seconds_a_gradient
 from numpyro.infer import NUTS
 from numpyro.infer.util import initialize_model
 
@@ -64,7 +64,7 @@ def chain(state) -> list[dict]:
     """Draws of one chain until there are enough or the budget is spent."""
     found: list[dict] = []
     for i in range(tune + job["draws"]):
-        if time.perf_counter() - start > job["budget"]:
+        if is_over(job, time.perf_counter() - start, i - tune):
             break
         state = jax.block_until_ready(step(state))
         if i >= tune:

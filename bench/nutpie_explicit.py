@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import nutpie
-from exchange import hand_back, plan, read, seconds_a_gradient
+from exchange import ended, hand_back, plan, read, seconds_a_gradient
 from explicit import build, kept
 
 job, data = read()
@@ -18,10 +18,7 @@ tune, _ = plan(job, seconds_a_gradient(lambda: density(np.zeros(compiled.n_dim))
 options = {"draws": job["draws"], "tune": tune, "chains": job["chains"], "cores": job["cores"], "seed": job["seed"]}
 start = time.perf_counter()
 sampler = nutpie.sample(compiled, **options, save_warmup=False, progress_bar=False, blocking=False)
-try:
-    tree = sampler.wait(timeout=job["budget"])
-except TimeoutError:
-    tree = sampler.abort()
+tree = ended(sampler, job, "sigma")
 spent = time.perf_counter() - start
 posterior = tree["posterior"].to_dataset()
 found = {name: posterior[name].to_numpy() for name in kept(model) if name in posterior}

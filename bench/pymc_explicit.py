@@ -19,7 +19,7 @@ def main() -> None:
     density(np.zeros(size))  # machine code is written when it is first called
     compiling = time.perf_counter() - start
     tune, _ = plan(job, seconds_a_gradient(lambda: density(np.zeros(size))))
-    moments, callback = watch(job["budget"])
+    moments, callback = watch(job)
     start = time.perf_counter()
     with model:
         try:

@@ -13,7 +13,7 @@ import scipy.linalg
 from hydra import compose, initialize_config_dir
 
 from bench import export
-from bench.exchange import hand_back, plan
+from bench.exchange import hand_back, is_over, plan
 from bench.growth import called_by
 from bench.panels import world_of
 from models import hier, pooled
@@ -150,6 +150,12 @@ def test_plans_fit_into_the_budget():
     tune, draws = plan(job, 1e-3)
     assert (tune, draws) == (322, 323)
     assert (tune + draws) * job["steps"] * 1e-3 == pytest.approx(job["budget"], rel=0.01)
+
+
+def test_draws_that_would_be_too_few_get_more_time():
+    job = {"budget": 10}
+    assert [is_over(job, spent, 50) for spent in (9, 11)] == [False, True]
+    assert [is_over(job, spent, 49) for spent in (11, 29, 31)] == [False, False, True]
 
 
 def test_the_matrix_and_the_steps_do_not_grow_with_rows():
