@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import config as schema
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
-from src.config import Config, PlaceboConfig, RecoverConfig
+from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig
 
 ROOT = CONF.parent
 HOME = "traces"
@@ -61,6 +61,7 @@ PRIMARY = {
     "config": Config,
     "recover": RecoverConfig,
     "placebo": PlaceboConfig,
+    "bench": BenchConfig,
 }  # what conf/<name>.yaml of a command sets
 
 
@@ -192,7 +193,7 @@ def replacing(override: str) -> str:
     return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
-def settings(composed: DictConfig) -> Config | RecoverConfig:
+def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig:
     """The composed config as dataclasses, replacements made and every value checked.
 
     Raises
@@ -204,7 +205,7 @@ def settings(composed: DictConfig) -> Config | RecoverConfig:
         found = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise UserError(in_words(error, OmegaConf.get_type(composed) or Config)) from error
-    assert isinstance(found, Config | RecoverConfig)
+    assert isinstance(found, Config | RecoverConfig | BenchConfig)
     if isinstance(found, Config):
         make_replacements(found)
         found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
@@ -433,7 +434,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover", "placebo"}
+    config_name : {"config", "recover", "placebo", "bench"}
         The file in conf/ that lists what the task can be told.
     """
     register()

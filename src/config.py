@@ -30,6 +30,8 @@ ESTIMATORS = (
 )  # keys of src.estimators.ESTIMATORS, which is slow to import
 LINEAR = ("twfe", "twfe_exposures", "etwfe", "cs", "sunab", "bjs")  # twins of a Gaussian outcome
 OF_COUNTS = ("poisson_twfe", "poisson_twfe_exposures", "poisson_etwfe")  # and of counts
+PARTS = ("peers", "growth", "command", "counts")  # of the benchmarks
+SAMPLERS = ("collapsed", "nutpie", "pymc", "numpyro", "bambi", "brms")  # src.peers.PEERS, ours first
 OF_COUNTIES = ("oracle", "near_rings", "additive_rings")  # keys of src.counties.ESTIMATORS
 
 
@@ -353,3 +355,24 @@ class PlaceboConfig(Config):
     placebo: str = choice("places", "time", default="places")
     n: int = number(50, least=5, below=10_001)
     shift: int = number(2, least=1)
+
+
+@dataclass
+class BenchConfig:
+    """Everything that `python -m src.bench` can be told."""
+
+    parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={"each": PARTS})
+    firms: list[int] = field(default_factory=lambda: [250, 1000, 4000])
+    pooled: list[str] = field(default_factory=lambda: list(SAMPLERS), metadata={"each": SAMPLERS})
+    hier: list[str] = field(default_factory=lambda: ["collapsed", "nutpie"], metadata={"each": SAMPLERS[:4]})
+    causalpy: list[int] = field(default_factory=lambda: [100])
+    budget: float = number(40.0, above=0, below=86_400)
+    rows: int = number(1_000_000, least=1000, below=100_000_001)
+    adopters: list[int] = field(default_factory=lambda: [65, 130, 260])
+    overrides: list[str] = field(default_factory=list)
+    counts: int = number(150, least=40, below=10_001)
+    repeats: int = number(3, least=1, below=101)
+    seed: int = number(1, least=0, below=SEEDS - 101)
+    document: str = "docs/benchmarks.md"
+    install: bool = False
+    refit: bool = False

@@ -124,7 +124,7 @@ def within_products(
     ----------
     columns : sparse array, shape (row, column)
     unit : array of int, shape (row,)
-        Unit of each row, its rows together.
+        Unit of each row.
     precision : sparse array, shape (row, row)
         Block-diagonal over units.
     own : array, shape (row,), optional
@@ -133,15 +133,14 @@ def within_products(
     functionals : sparse array, shape (unit, column), optional
         h.
     """
-    first = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
-    rows, units, start = len(unit), len(first), np.r_[first, len(unit)]
-    label, unit = unit[first], np.repeat(np.arange(units), np.diff(start))
+    known_units, unit = np.unique(unit, return_inverse=True)
+    rows, units = len(unit), len(known_units)
     whitened = precision @ columns
     ones = precision @ np.ones(rows)
 
     def of_units(values: np.ndarray, what: sp.csr_array) -> sp.csr_array:
         """Weighted sums over the rows of every unit."""
-        return sp.csr_array((values, np.arange(rows), start), shape=(units, rows)) @ what
+        return sp.csr_array((values, (unit, np.arange(rows))), shape=(units, rows)) @ what
 
     sums = of_units(np.ones(rows), whitened)
     # one product of stacked arrays: sparse sums of products would cost more than the products
@@ -151,7 +150,7 @@ def within_products(
         continued = of_units(pulled, columns)
         continued.eliminate_zeros()
         if functionals is not None:
-            continued = sp.csr_array(continued - functionals[label])
+            continued = sp.csr_array(continued - functionals[known_units])
         left.append(continued)
         right.append(sp.csr_array(sp.diags_array(-(spread**2) / (1 + known * spread**2)) @ continued))
     stacked = sp.csc_array(sp.csr_array(sp.vstack(left, format="csr")))
