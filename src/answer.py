@@ -87,7 +87,9 @@ def answer(
         tables[name + sandwich.CLUSTERED] = clustered[clustered["estimand"] != "lead"]
     if "common_scale" in tree.children:
         rival = estimand.draw_estimands(trace.theta(tree, "common_scale"), labels, own)
-        tables[name + compare.COMMON] = estimand.table(estimand.linear_scales(rival, own, is_log), prob)
+        tables[name + compare.COMMON] = estimand.table(
+            estimand.linear_scales(rival, own, is_log), prob, converged=False
+        )
     return Answer(tables, scales, theta, leads)
 
 

@@ -160,7 +160,7 @@ def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
     The scale is plugged in, as those of the units were, so that the model keeps its structure.
     """
     regression = collapsed.regression
-    nuisance = estimate(regression, replace(errors, scale="common"), collapsed.s)
+    nuisance = estimate(regression, replace(errors, scale="common"), collapsed.s, collapsed.nuisance)
     cross = replace(whitened_products(regression, nuisance), sigma_known=True)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)

@@ -33,9 +33,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import config as schema
+from src import threads
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
 from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig
 
+threads.single()
 ROOT = CONF.parent
 HOME = "traces"
 RECORD = "multirun.yaml"  # Hydra's record of a sweep

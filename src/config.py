@@ -209,7 +209,7 @@ class LocalConfig:
     open: str = "src.engine.local"
     cores: int = number(1, least=1)
     rows_in_memory: int = number(2_000_000, least=0)  # Parquet files with more rows, and folders, are read in blocks
-    block_rows: int = number(350_000, least=1)
+    block_rows: int = number(250_000, least=1)
     scratch: str | None = None  # folder for the blocks; null: the system's for temporary files
 
 
@@ -223,7 +223,7 @@ class DaskConfig:
     cores: int = number(2, least=1)
     retries: int = number(3, least=0)
     rows_in_memory: int = number(2_000_000, least=0)
-    block_rows: int = number(350_000, least=1)
+    block_rows: int = number(250_000, least=1)
     scratch: str | None = None  # one that all workers see
 
 

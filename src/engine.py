@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, Any, cast
 from threadpoolctl import threadpool_limits
 
 from src.panel import PanelError, in_one_line
+from src.threads import THREADS
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
     from src.config import DaskConfig, EngineConfig, LocalConfig
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PIECES = 8  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
 AHEAD = 2  # calls under way for each thread of a cluster, so that none waits for the next
 PATIENCE = 10  # seconds until an address is given up

@@ -19,6 +19,7 @@ Weights are counts of rows (times the data's sampling weights), never estimated 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -64,15 +65,24 @@ class Scale:
     truth : array, shape (estimand,)
     said : list of str
         What is to be said of each beside its note.
+    follows : bool
+        Every estimand is an increasing function of the same one on the scale before: ranks are the same.
     """
 
     found: list[Average]
     draws: np.ndarray
     truth: np.ndarray
     said: list[str]
+    follows: bool = False
 
 
 Scales = dict[str, Scale]
+RANKS: dict[str, Callable] = {
+    "ess_bulk": partial(az.ess, method="bulk"),
+    "ess_tail": partial(az.ess, method="tail", prob=0.9),
+    "r_hat": az.rhat,
+}
+MEANS: dict[str, Callable] = {"mcse_mean": partial(az.mcse, method="mean")}
 
 
 def averages(regression: Regression, evidence: CrossProducts, terms: tuple[str, ...]) -> list[Average]:
@@ -192,16 +202,24 @@ def dataset(scale: Scale) -> xr.Dataset:
 def linear_scales(draws: np.ndarray, found: list[Average], is_log: bool) -> Scales:
     """Draws and truths of estimands that are averages of an outcome, by scale: as modelled, and in percent of a log."""
     truth, nothing = np.array([average.truth for average in found]), [""] * len(found)
-    of_log = {"percent": Scale(found, percent(draws), percent(truth), nothing)} if is_log else {}
+    of_log = {"percent": Scale(found, percent(draws), percent(truth), nothing, True)} if is_log else {}
     return {"outcome": Scale(found, draws, truth, nothing)} | of_log
 
 
-def table(scales: Scales, prob: float) -> pd.DataFrame:
-    """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`."""
-    parts = []
+def table(scales: Scales, prob: float, converged: bool = True) -> pd.DataFrame:
+    """Summary of every estimand and scale in the columns of the contract, equal-tailed intervals of mass `prob`.
+
+    Without `converged` the columns on convergence are empty.
+    """
+    parts, ranks = [], None
     for scale, on_scale in scales.items():
         found, values = on_scale.found, on_scale.draws
         beyond = np.isinf(values).any(axis=(0, 1))
+        seen = np.where(beyond, np.nan, values)
+        if not on_scale.follows:
+            ranks = convergence(seen, RANKS) if converged else {}
+        told_of = {name: np.where(beyond, np.nan, column) for name, column in (ranks or {}).items()}
+        told_of |= convergence(seen, MEANS) if converged else {}
         told = zip(found, on_scale.said, beyond, strict=True)
         notes = [join(a.note, more, BEYOND if far else "") for a, more, far in told]
         part = pd.DataFrame(
@@ -210,7 +228,8 @@ def table(scales: Scales, prob: float) -> pd.DataFrame:
                 "group": [average.group or None for average in found],
                 "level": [average.level or None for average in found],
                 "scale": scale,
-                **summary(np.where(beyond, np.nan, values), prob),
+                **summary(seen, prob),
+                **told_of,
                 "n_units": [average.n_units for average in found],
                 "n_obs": [average.n_obs for average in found],
                 "truth": on_scale.truth,
@@ -218,20 +237,15 @@ def table(scales: Scales, prob: float) -> pd.DataFrame:
             }
         )
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+    return pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
 
 
 def summary(values: np.ndarray, prob: float) -> dict[str, np.ndarray]:
-    """Moments, interval and convergence of draws of shape (chain, draw, estimand).
-
-    NaN stays NaN; what never varies (a contrast under one effect for all) has no convergence to speak of.
-    """
+    """Moments and interval of draws of shape (chain, draw, estimand); NaN stays NaN."""
     tail = (1 - prob) / 2
     known = np.isfinite(values).all(axis=(0, 1))
-    moving = known & (np.ptp(values, axis=(0, 1)) > 0)
     flat = values.reshape(-1, values.shape[-1])
     low, median, high = np.quantile(flat[:, known], [tail, 0.5, 1 - tail], axis=0)
-    data = xr.Dataset({"x": (("chain", "draw", "estimand"), values[..., moving])})
     of_known = {
         "mean": flat[:, known].mean(axis=0),
         "sd": flat[:, known].std(axis=0, ddof=1),
@@ -240,15 +254,21 @@ def summary(values: np.ndarray, prob: float) -> dict[str, np.ndarray]:
         "high": high,
         "p_positive": (flat[:, known] > 0).mean(axis=0),
     }
-    of_moving = {
-        "ess_bulk": az.ess(data, method="bulk"),
-        "ess_tail": az.ess(data, method="tail", prob=0.9),
-        "r_hat": az.rhat(data),
-        "mcse_mean": az.mcse(data, method="mean"),
-    }
-    found = {name: np.full(values.shape[-1], np.nan) for name in [*of_known, *of_moving]}
-    for name, value in of_known.items():
-        found[name][known] = value
-    for name, result in of_moving.items():
-        found[name][moving] = result["x"].to_numpy()
-    return found | {"prob": np.full(values.shape[-1], prob)}
+    return {name: filled(value, known) for name, value in of_known.items()} | {"prob": np.full(values.shape[-1], prob)}
+
+
+def convergence(values: np.ndarray, what: dict[str, Callable]) -> dict[str, np.ndarray]:
+    """Convergence of draws of shape (chain, draw, estimand).
+
+    What never varies (a contrast under one effect for all) has none to speak of, nor has what is NaN.
+    """
+    moving = np.isfinite(values).all(axis=(0, 1)) & (np.ptp(values, axis=(0, 1)) > 0)
+    data = xr.Dataset({"x": (("chain", "draw", "estimand"), values[..., moving])})
+    return {name: filled(of(data)["x"].to_numpy(), moving) for name, of in what.items()}
+
+
+def filled(value: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Values in their places, NaN elsewhere."""
+    found = np.full(len(where), np.nan)
+    found[where] = value
+    return found

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from src.command import ROOT
-from src.engine import THREADS
+from src.threads import THREADS
 
 COMPILERS = ("cc1plus", "cc1", "as", "ld", "collect2", "g++", "clang")  # whose memory is not a sampler's
 LOOK = 0.1  # seconds from one look at a process to the next

@@ -70,7 +70,7 @@ LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 
 
-def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
+def estimate(regression: Regression, errors: Errors, s: float, start: Nuisance | None = None) -> Nuisance:
     """Nuisance parameters of the errors of a regression.
 
     Parameters
@@ -79,6 +79,8 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
     errors : Errors
     s : float
         Residual SD of the saturated fit.
+    start : Nuisance, optional
+        Of the same regression under other errors, from which the passes start.
 
     Notes
     -----
@@ -87,6 +89,8 @@ def estimate(regression: Regression, errors: Errors, s: float) -> Nuisance:
     """
     layout = Layout.of(regression, errors, s)
     now = starting(layout, errors, len(regression.panel.units))
+    if start is not None:
+        now = replace(now, rho=start.rho, shocks=start.shocks, spreads=now.spreads | start.spreads)
     if errors.plain:
         return now
     if regression.blocks is None:

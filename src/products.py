@@ -168,12 +168,12 @@ def of_own(own: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> tuple[
 
 @dataclass(frozen=True)
 class Compensated:
-    """A sum of sparse arrays with what rounding took from it (Knuth's two-sum), so that blocks may be many.
+    """A sum of symmetric sparse arrays with what rounding took from it (Knuth's two-sum), so that blocks may be many.
 
     Attributes
     ----------
     high, low : sparse array
-        The sum as it is rounded, and the rest.
+        The upper triangle of the sum as it is rounded, and the rest.
     """
 
     high: sp.csr_array
@@ -181,8 +181,9 @@ class Compensated:
 
     @classmethod
     def of(cls, array: sp.csr_array) -> Compensated:
-        """One array."""
-        return cls(array, sp.csr_array(array.shape))
+        """One array, symmetric but for rounding."""
+        upper = sp.csr_array(sp.triu(array, format="csr"))
+        return cls(upper, sp.csr_array(upper.shape))
 
     def __add__(self, other: Compensated) -> Compensated:
         high = self.high + other.high
@@ -193,8 +194,8 @@ class Compensated:
     @property
     def value(self) -> sp.csr_array:
         """The sum, symmetric."""
-        total = sp.csr_array(self.high + self.low) if self.low.nnz else self.high
-        return sp.csr_array((total + total.T) / 2)
+        upper = sp.csr_array(self.high + self.low) if self.low.nnz else self.high
+        return sp.csr_array(upper + sp.triu(upper, 1, format="csr").T)
 
 
 def centred_within(outcome: np.ndarray, unit: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ import xarray as xr
 
 from src.terminal import quiet
 
+RIVAL = 4  # draws for one of a rival
+
 
 @contextmanager
 def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
@@ -49,7 +51,7 @@ def draw_posterior(
     ----------
     model : pm.Model
     rival : pm.Model, optional
-        Of the same structure, on other evidence.
+        Of the same structure, on other evidence; a fraction of the draws, as only its mean and interval are wanted.
     backend : {"nutpie", "pymc"}
     draws, tune, chains, cores : int
     target_accept : float
@@ -83,9 +85,10 @@ def with_nutpie(models, draws, tune, chains, cores, target_accept, seed, progres
     with stopwatch(seconds, "compile"):
         compiled = compile_model(models[0])
     with stopwatch(seconds, "sample"):
+        lengths = [(draws, tune), (max(draws // RIVAL, 100), max(tune // 2, 100))]
         return [
-            draw_compiled(with_data_of(compiled, model), draws, tune, chains, cores, target_accept, seed, progress)
-            for model in models
+            draw_compiled(with_data_of(compiled, model), *length, chains, cores, target_accept, seed, progress)
+            for model, length in zip(models, lengths, strict=False)
         ]
 
 

@@ -299,7 +299,9 @@ def deal(files: list[Path], data: DataConfig, scratch: Path, block_rows: int, te
         paths = [scratch / f"block{k:05d}" for k in range(blocks)]
         writers: list[pa.RecordBatchFileWriter | None] = [None] * blocks
         done = 0
-        for batch in ds.dataset(files, format="parquet").to_batches(columns=columns, batch_size=BATCH):
+        for batch in ds.dataset(files, format="parquet").to_batches(
+            columns=columns, batch_size=BATCH, batch_readahead=2, fragment_readahead=1
+        ):
             table = plain(batch, done)
             unit = table.column(data.unit).to_pandas()
             where = pd.util.hash_array(unit.to_numpy(), categorize=False) % np.uint64(blocks)

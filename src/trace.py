@@ -210,8 +210,10 @@ def load(path: Path) -> xr.DataTree:
 
 def kept_run_id(path: Path) -> str | None:
     """Name of the run that `path` holds; None where there is no readable run."""
+    import h5py
+
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            return str(tree.attrs.get("run_id"))
+        with h5py.File(path) as file:
+            return str(file.attrs["run_id"])
     except (OSError, ValueError, KeyError):
         return None

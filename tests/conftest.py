@@ -1,6 +1,5 @@
-"""One thread for linear algebra, set before NumPy is loaded: on matrices this small, more only wait for each other."""
+"""One thread for linear algebra, set before NumPy is loaded."""
 
-import os
+from src import threads
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")  # as src.recover's
-os.environ.update(dict.fromkeys(THREADS, "1"))
+threads.single()
