@@ -188,7 +188,8 @@ class Compensated:
     def __add__(self, other: Compensated) -> Compensated:
         high = self.high + other.high
         part = high - self.high
-        rest = (self.high - (high - part)) + (other.high - part)
+        rest = sp.csr_array((self.high - (high - part)) + (other.high - part))
+        rest.eliminate_zeros()
         return Compensated(sp.csr_array(high), sp.csr_array(self.low + other.low + rest))
 
     @property

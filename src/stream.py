@@ -322,6 +322,7 @@ def deal(files: list[Path], data: DataConfig, scratch: Path, block_rows: int, te
         for writer in writers:
             if writer is not None:
                 writer.close()
+    pa.default_memory_pool().release_unused()
     if not done:
         raise PanelError("the data have no rows: give one row for each unit and period")
     return [path for path, writer in zip(paths, writers, strict=True) if writer is not None]
@@ -342,6 +343,7 @@ def read_block(path: Path, *, data: DataConfig) -> Read:
     with pa.memory_map(str(path)) as source:
         frame = pa.ipc.open_file(source).read_all().to_pandas().set_index(ROW)
     frame.index.name = None
+    pa.default_memory_pool().release_unused()
     seen = examine(frame, data)
     keep_as(path, seen)
     code, levels = {}, {}
