@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src import beside, peers
-from src.beside import ADOPTERS, ALLOWANCE, FULL_FIRMS, obtained
+from src.beside import ADOPTERS, ALLOWANCE, CORES, FULL_FIRMS, obtained
 from src.command import ROOT, UserError, command, home
 from src.config import BenchConfig
 from src.measure import FAILED, Ended, Measurement, cache_folders, module, run, scripted
@@ -26,6 +26,7 @@ from src.peers import COLLAPSED, SCRIPTS
 
 LEAST_FIRMS = 40
 ROWS_A_FIRM = 10.8  # of the synthetic panel, on average
+LONGEST = 3600  # seconds for making and for reading a panel larger than memory
 LONG = 20  # seconds: a size whose stages take longer is measured once
 HEAVY = "import src.answer, src.collapse, src.figure, src.report, src.sample, src.scrutiny"
 QUICK = {
@@ -107,8 +108,8 @@ def growth_part(config: BenchConfig, folder: Path, wanted: bool) -> dict[str, An
     """Seconds of every stage at growing numbers of rows, and of columns."""
     by_rows = [(max(round(rows / ROWS_A_FIRM), LEAST_FIRMS), ADOPTERS) for rows in sizes_up_to(config.rows)]
     by_columns = [(FULL_FIRMS, adopters) for adopters in config.adopters]
-    # a measurement of a stream over a folder of Parquet files is to be another list of rows here
     return {
+        "streamed": [row for rows in config.streamed for row in streamed(config, folder, wanted, rows)],
         "rows": [row for size in by_rows for row in sized(config, folder, wanted, *size)],
         "columns": [row for size in by_columns for row in sized(config, folder, wanted, *size)],
     }
@@ -144,6 +145,30 @@ def sized(config: BenchConfig, folder: Path, wanted: bool, firms: int, adopters:
         yield found | {"firms": firms, "repeat": repeat}
         if FAILED in found or sum(found["seconds"].values()) > LONG:
             return
+
+
+def streamed(config: BenchConfig, folder: Path, wanted: bool, rows: int) -> Iterator[dict]:
+    """Reading and collapsing a folder of Parquet files a block at a time, at one size."""
+    from src.trace import code_version
+
+    code = code_version(*(f"src/{name}.py" for name in OURS))
+    job = {"rows": rows, "seed": config.seed, "cores": CORES}
+    sources = tuple(SCRIPTS / f"{name}.py" for name in ("register", "streamed", "growth", "panels"))
+    measurement = Measurement("growth", f"streamed-{rows}", job | {"code": code}, sources)
+
+    def measure() -> dict:
+        with tempfile.TemporaryDirectory() as scratch:
+            mine = job | {"folder": f"{scratch}/register"}
+            made, _ = scripted(module("bench.register"), mine | {"out": f"{scratch}/made"}, LONGEST)
+            if FAILED in made:
+                return made
+            known = mine | {"covariates": made["covariates"], "out": f"{scratch}/found"}
+            facts, _ = scripted(module("bench.streamed"), known, LONGEST)
+            return facts | {"bytes": made["bytes"]}
+
+    found = obtained(config, folder, wanted, measurement, f"{rows:,} rows read by block", measure)
+    if found is not None:
+        yield found
 
 
 def command_part(config: BenchConfig, folder: Path, wanted: bool) -> dict[str, Any]:

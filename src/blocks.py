@@ -5,8 +5,10 @@ panel ─▶ files, one a block ─▶ function(block, what there is of its unit
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,7 +111,9 @@ class Blocks:
             )
             for j, k in enumerate(self.taken)
         ]
-        return self.engine.total(partial(on_block, function, bare, (self.dropped, self.onset, self.own)), items)
+        found = self.engine.total(partial(on_block, function, bare, (self.dropped, self.onset, self.own)), items)
+        give_back()
+        return found
 
 
 def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> Any:
@@ -131,7 +135,16 @@ def on_block(function: Callable, layout: Layout | None, view: tuple[tuple[str, .
         block = without_covariates(block, dropped)
     if trait is not None or onset != 1:
         block = with_traits(block, trait, onset)
-    return function(block if layout is None else Workspace.on(block, layout, codes), *of_units)
+    found = function(block if layout is None else Workspace.on(block, layout, codes), *of_units)
+    del block
+    give_back()
+    return found
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system, where its library can: passes would leave it in pieces otherwise."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def load_block(path: Path) -> Regression:

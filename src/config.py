@@ -209,7 +209,7 @@ class LocalConfig:
     open: str = "src.engine.local"
     cores: int = number(1, least=1)
     rows_in_memory: int = number(2_000_000, least=0)  # Parquet files with more rows, and folders, are read in blocks
-    block_rows: int = number(250_000, least=1)
+    block_rows: int = number(300_000, least=1)
     scratch: str | None = None  # folder for the blocks; null: the system's for temporary files
 
 
@@ -223,7 +223,7 @@ class DaskConfig:
     cores: int = number(2, least=1)
     retries: int = number(3, least=0)
     rows_in_memory: int = number(2_000_000, least=0)
-    block_rows: int = number(250_000, least=1)
+    block_rows: int = number(300_000, least=1)
     scratch: str | None = None  # one that all workers see
 
 
@@ -368,6 +368,7 @@ class BenchConfig:
     causalpy: list[int] = field(default_factory=lambda: [100])
     budget: float = number(40.0, above=0, below=86_400)
     rows: int = number(1_000_000, least=1000, below=100_000_001)
+    streamed: list[int] = field(default_factory=lambda: [1_000_000, 10_000_000])
     adopters: list[int] = field(default_factory=lambda: [65, 130, 260])
     overrides: list[str] = field(default_factory=list)
     counts: int = number(150, least=40, below=10_001)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from src.config import DaskConfig, EngineConfig, LocalConfig
 
-PIECES = 8  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
+PIECES = 4  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
 AHEAD = 2  # calls under way for each thread of a cluster, so that none waits for the next
 PATIENCE = 10  # seconds until an address is given up
 

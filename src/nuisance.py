@@ -122,10 +122,12 @@ def settled(
         That weights follow from, where some are known.
     """
     found = run(rows, partial(weighed, coefficients=coefficients, before=now, now=now), now.weight)
-    slid, least = np.inf, LEAST_PASSES if coefficients is None else 1
+    # where coefficients are known already, so is about everything
+    slid, least = (np.inf, LEAST_PASSES) if coefficients is None else (0.0, 1)
     for done in range(1, PASSES + 1):
         before = replace(now, weight=found.weight)
         coefficients = posterior(layout, before, found.products.value)
+        del found  # of the size of what the next pass brings
         nodes = nodes_about(before.rho, slid) if errors.serial == "ar1" else np.array([before.rho])
         said = run(rows, partial(forms, coefficients=coefficients, now=before, nodes=nodes), before.weight)
         now = replace(update_units(said, nodes, before, errors), onset=onset_beyond(before.onset, said.own, said.cross))

@@ -183,14 +183,17 @@ class Compensated:
     def of(cls, array: sp.csr_array) -> Compensated:
         """One array, symmetric but for rounding."""
         upper = sp.csr_array(sp.triu(array, format="csr"))
-        return cls(upper, sp.csr_array(upper.shape))
+        nothing = sp.csr_array((upper.shape[0], upper.shape[1]), dtype=np.float32)
+        return cls(upper, nothing)
 
     def __add__(self, other: Compensated) -> Compensated:
         high = self.high + other.high
         part = high - self.high
         rest = sp.csr_array((self.high - (high - part)) + (other.high - part))
         rest.eliminate_zeros()
-        return Compensated(sp.csr_array(high), sp.csr_array(self.low + other.low + rest))
+        rest = sp.csr_array(rest.astype(np.float32))  # what rounding takes needs few digits
+        low = self.low + other.low + rest
+        return Compensated(sp.csr_array(high), sp.csr_array(low))
 
     @property
     def value(self) -> sp.csr_array:

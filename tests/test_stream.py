@@ -220,11 +220,9 @@ def test_mistakes_are_said_as_with_rows_in_memory(file, tmp_path, kind, words):
 
 
 def test_what_needs_all_rows_is_refused_with_the_remedy(file, tmp_path):
-    for more in (
-        "data.exposures={near: {ring: [0, 80], latitude: x0, longitude: x1}}",
-        "data.fixed_effects=[industry]",
-    ):
-        config = settings(file, more)
+    near = "data.exposures={near: {ring: [0, 80], latitude: x0, longitude: x1}}"
+    for more in ([*COLUMNS[:-1], near], [*COLUMNS, "data.fixed_effects=[industry]"]):
+        config = composed("data=csv", f"data.path={file}", *more)
         with engine.opened(LocalConfig()) as work, pytest.raises(PanelError, match="rows_in_memory"):
             by_block(config, work, tmp_path)
 
