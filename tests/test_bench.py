@@ -217,6 +217,13 @@ def fake_scripts(monkeypatch, collapsed, reason: str = "") -> list[str]:
             parts = {"estimate": 0.8e-5 * rows, "whitened_products": 0.2e-5 * rows, "nothing": 0.0}
             columns = 150 + job["adopters"]
             return {"rows": rows, "columns": columns, "seconds": seconds, "parts": parts, "memory": 400.0}, out
+        elif name == "bench.register":
+            return {"rows": job["rows"], "bytes": 30 * job["rows"], "covariates": ["x0"]}, out
+        elif name == "bench.streamed":
+            assert job["covariates"] == ["x0"]
+            seconds = {"load": 4e-6 * job["rows"], "collapse": 1.6e-5 * job["rows"]}
+            parts = {"estimate": 1.2e-5 * job["rows"]}
+            return {"rows": job["rows"], "columns": 300, "seconds": seconds, "parts": parts, "memory": 900.0}, out
         elif name == "bench.counts":
             np.savez(npz, theta=rng.normal(size=(2, 200, 3)))
             facts |= {"before": 0.1, "rows": 640, "firms": job["firms"]}
@@ -253,7 +260,10 @@ def fake_scripts(monkeypatch, collapsed, reason: str = "") -> list[str]:
     return ran
 
 
-SMALL = ["firms=[60,120]", "causalpy=[60]", "rows=100000", "adopters=[65,130]", "repeats=2"]
+SMALL = [
+    *("firms=[60,120]", "causalpy=[60]", "rows=100000", "adopters=[65,130]", "repeats=2"),
+    "streamed=[1000000,10000000]",
+]
 
 
 def run_bench(monkeypatch, folder: Path, *overrides: str) -> tuple[int, str]:
@@ -273,6 +283,12 @@ def test_every_row_is_written_and_nothing_is_measured_twice(tmp_path, monkeypatc
             assert document.count(f"| {sampler}, {firms:,} |") == (2 if sampler in ("collapsed", "nutpie") else 1)
     assert "| 60 | 2.0 | 4.0 | 1.0 |" in document  # CausalPy
     growth = document.partition("## How stages grow")[2].partition("\n## ")[0]
+    before, by_block, after = growth.partition("### By rows, read from a folder of Parquet files a block at a time")
+    by_block, _, after = after.partition("\n### ")
+    assert "| stage | 1,000,000 | 10,000,000 | slope |" in by_block
+    assert "| load | 4.0 | 40 | 1.00 |" in by_block
+    assert "| · estimate | 12 | 120 | 1.00 |" in by_block
+    growth = before + after
     for stage in (*benchmarks.STAGES, "· estimate", "· whitened_products"):
         assert growth.count(f"\n| {stage} |") == 2
     assert "· nothing" not in growth
