@@ -439,7 +439,8 @@ def test_what_collapse_spends_is_split_by_what_it_calls():
 
     profile.runcall(collapse, 200_000)
     spent = called_by(profile, "collapse")
-    assert list(spent) == ["inner"]
+    assert "inner" in spent  # and now and then what the garbage collector calls
+    assert not any("sum" in name for name in spent)  # of what it calls itself
     assert 0 < spent["inner"] < 5
 
 
