@@ -88,6 +88,10 @@ def locate(data: DataConfig) -> Path:
             raise PanelError(f"data.file={data.file} lies outside package {data.package}: give data.path")
     else:
         raise PanelError("no data: give data.path=<file>, or data.package and data.file")
+    if path.is_dir():
+        raise PanelError(
+            f"{path} is a folder, whose Parquet files python -m src.fit reads a block at a time: give a file"
+        )
     if not path.is_file():
         raise PanelError(f"no file {path}: check data.path (relative to {Path.cwd()})")
     if path.stat().st_size == 0:

@@ -136,3 +136,8 @@ def test_files_that_cannot_be_read(tmp_path, name, content, said):
 def test_packages_that_cannot_be_read(changes, said):
     with pytest.raises(PanelError, match=said):
         read(settings(**changes))
+
+
+def test_a_folder_is_refused_by_what_reads_files(tmp_path):
+    with pytest.raises(PanelError, match=r"is a folder.*src\.fit"):
+        read(settings(path=str(tmp_path)))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import blocks, design, engine, estimand, from_sums, stream
+from src import blocks, design, engine, estimand, from_sums
 from src.answer import with_means
 from src.collapse import collapse
 from src.config import DaskConfig, LocalConfig
@@ -284,4 +284,3 @@ def test_a_block_on_disk_is_the_rows_and_columns_of_its_units(file, tmp_path):
         sizes = [blocks.load_block(path).rows for path in other.blocks.paths]
     assert sum(sizes) == other.rows
     assert pickle.loads(other.blocks.paths[0].read_bytes()).matrix.shape[1] == other.design.size
-    assert stream.BATCH > 0
