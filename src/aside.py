@@ -24,7 +24,9 @@ from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any
 
-THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+from src.threads import THREADS, one_each
+
+QUIET = (*THREADS, "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
 Begin = Callable[..., Callable[[], Any]]
 
 
@@ -45,7 +47,7 @@ def helper(cores: int, module: str) -> Iterator[Begin]:
     context = get_context("spawn")  # a fork would share locks of threads that do not go with it
     mine, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, module), daemon=True)
-    with one_thread():
+    with one_each(QUIET):
         process.start()
     theirs.close()
     try:
@@ -55,20 +57,6 @@ def helper(cores: int, module: str) -> Iterator[Begin]:
         process.join()
         process.close()
         mine.close()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let processes that are started in the block do linear algebra in one thread: the other cores are taken."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def in_place(dotted: str, *arguments: Any) -> Callable[[], Any]:

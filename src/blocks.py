@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.errors import without_codes
+
 if TYPE_CHECKING:
     from src.design import Regression
     from src.engine import Engine
@@ -100,8 +102,7 @@ class Blocks:
         bare, codes = None, {}
         if self.layout is not None:
             codes = self.layout.codes
-            shocks = {name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in self.layout.shocks.items()}
-            bare = replace(self.layout, shocks=shocks)
+            bare = replace(self.layout, shocks=without_codes(self.layout.shocks))
         items = [
             (
                 self.paths[k],
@@ -128,7 +129,7 @@ def on_block(function: Callable, layout: Layout | None, view: tuple[tuple[str, .
     from src.passes import Workspace
 
     (path, codes, trait, of_units), (dropped, onset, own) = item, view
-    block = load_block(path)
+    block = kept_at(path)
     if block.integrated and not own:
         block = replace(block, integrated=False)
     if dropped:
@@ -147,7 +148,15 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def load_block(path: Path) -> Regression:
-    """The rows of a block: written by this very run into a folder of its own."""
+def keep_as(path: Path, what: object) -> None:
+    """Put what there is of a block in the place of what there was."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        pickle.dump(what, file, protocol=5)
+    part.replace(path)
+
+
+def kept_at(path: Path) -> Any:
+    """What `keep_as` put there: written by this very run into a folder of its own."""
     with path.open("rb") as file:
         return pickle.load(file)

@@ -15,7 +15,16 @@ import scipy.sparse as sp
 from models.inputs import BY, CrossProducts, Design
 from src import counts
 from src.blocks import over
-from src.design import NUISANCE, Regression, mean_effects, standardised, with_traits, without_covariates, without_own
+from src.design import (
+    NUISANCE,
+    Regression,
+    mean_effects,
+    own_rows,
+    standardised,
+    with_traits,
+    without_covariates,
+    without_own,
+)
 from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
 from src.nuisance import estimate
@@ -240,13 +249,7 @@ def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProduc
     """
     units, shocks = len(regression.adopters), list(nuisance.shocks.values())
     codes = np.column_stack([shock.code for shock in shocks]) if shocks else np.zeros((units, 0), dtype=int)
-    bare = replace(
-        nuisance,
-        weight=np.zeros(0),
-        log_scale=np.zeros(0),
-        shocks={name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in nuisance.shocks.items()},
-    )
-    products = over(regression, partial(products_under, nuisance=bare), nuisance.weight, codes)
+    products = over(regression, partial(products_under, nuisance=nuisance.bare), nuisance.weight, codes)
     cross = without_shocks(products.value, regression.frame.periods, shocks, float(regression.rows - units))
     return replace(cross, sigma_known=bool(np.isfinite(nuisance.nu)))
 
@@ -269,7 +272,7 @@ def products_under(regression: Regression, weight: np.ndarray, codes: np.ndarray
     stacked = sp.csr_array(sp.hstack(columns, format="csr"))
     own = means = None
     if regression.integrated:
-        own = panel.treated * np.where(panel.event_time == 0, regression.onset, 1.0)
+        own = own_rows(panel, regression.onset)
         before, units = sum(piece.shape[1] for piece in columns[: len(shocks)]), len(panel.units)
         padded = [sp.csr_array((units, before)), mean_effects(regression), sp.csr_array((units, 1))]
         means = sp.csr_array(sp.hstack(padded, format="csr"))

@@ -343,6 +343,11 @@ def averaged_terms(panel: Panel) -> tuple[str, ...]:
     return ("mu", "path", "cohort", "cell", *panel.groups, *(f"{a}:{b}" for a, b in combinations(panel.groups, 2)))
 
 
+def own_rows(panel: Panel, onset: float) -> np.ndarray:
+    """f, the rows of every unit's own effect, shape (row,): where it has adopted, `onset` in the adoption period."""
+    return panel.treated * np.where(panel.event_time == 0, onset, 1.0)
+
+
 def mean_effects(regression: Regression) -> sp.csr_array:
     """Share of every unit's own effect in the mean over the treated rows of each level, shape (unit, column).
 
@@ -352,7 +357,7 @@ def mean_effects(regression: Regression) -> sp.csr_array:
     """
     panel, block = regression.panel, regression.design.blocks[MEAN]
     treated = np.flatnonzero(panel.treated)
-    weight = panel.weight[treated] * np.where(panel.event_time[treated] == 0, regression.onset, 1.0)
+    weight = panel.weight[treated] * own_rows(panel, regression.onset)[treated]
     unit, labels = panel.unit[treated], treated_labels(panel, False)
     row, column, value, at = [], [], [], block.start
     for name in averaged_terms(panel):

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import multiprocessing
 import operator
-import os
 import pickle
 import signal
 import threading
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any, cast
 from threadpoolctl import threadpool_limits
 
 from src.panel import PanelError, in_one_line
-from src.threads import THREADS
+from src.threads import one_each
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -357,7 +356,7 @@ def start() -> Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs,), daemon=True)
-    with single_threaded():
+    with one_each(), interrupts_stay_here():
         process.start()
     theirs.close()
     return Worker(process, mine)
@@ -506,10 +505,8 @@ def by_client(client: Client, retries: int, calls: Sequence[Call]) -> Iterator[t
 
 
 @contextmanager
-def single_threaded() -> Iterator[None]:
-    """Processes started in the block use one thread each for linear algebra, and leave Ctrl-C to this one."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+def interrupts_stay_here() -> Iterator[None]:
+    """Processes started in the block leave Ctrl-C to this one."""
     main = threading.current_thread() is threading.main_thread()  # the only one that signals can be set in
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
@@ -517,11 +514,6 @@ def single_threaded() -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def serve(connection: Connection) -> None:

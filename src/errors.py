@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -104,6 +104,12 @@ class Nuisance:
     settled: bool = True
 
     @property
+    def bare(self) -> Nuisance:
+        """Without what there is of units, which goes to blocks apart."""
+        nothing = np.zeros(0)
+        return replace(self, weight=nothing, log_scale=nothing, shocks=without_codes(self.shocks))
+
+    @property
     def own(self) -> float:
         """Spread of the effects of single units."""
         return self.spreads.get("unit", 0.0)
@@ -131,6 +137,11 @@ def shocks_of(panel: Panel, names: tuple[str, ...]) -> dict[str, Shock]:
         _, code = np.unique(panel.groups[name].code if members is None else members, return_inverse=True)
         found[name] = Shock(code, int(code.max()) + 1)
     return dict(sorted(found.items(), key=lambda item: -item[1].levels))
+
+
+def without_codes(shocks: dict[str, Shock]) -> dict[str, Shock]:
+    """The shocks without the level of any unit."""
+    return {name: replace(shock, code=np.zeros(0, dtype=int)) for name, shock in shocks.items()}
 
 
 def shock_columns(panel: Panel, shock: Shock, periods: np.ndarray) -> sp.csr_array:

@@ -121,7 +121,7 @@ def settled(
     coefficients : array, shape (column, 1 + draw), optional
         That weights follow from, where some are known.
     """
-    found = run(rows, partial(weighed, coefficients=coefficients, before=now, now=now), now.weight)
+    found = run(rows, partial(weighed, coefficients=coefficients, before=now.bare, now=now.bare), now.weight)
     # where coefficients are known already, so is about everything
     slid, least = (np.inf, LEAST_PASSES) if coefficients is None else (0.0, 1)
     for done in range(1, PASSES + 1):
@@ -129,12 +129,12 @@ def settled(
         coefficients = posterior(layout, before, found.products.value)
         del found  # of the size of what the next pass brings
         nodes = nodes_about(before.rho, slid) if errors.serial == "ar1" else np.array([before.rho])
-        said = run(rows, partial(forms, coefficients=coefficients, now=before, nodes=nodes), before.weight)
+        said = run(rows, partial(forms, coefficients=coefficients, now=before.bare, nodes=nodes), before.weight)
         now = replace(update_units(said, nodes, before, errors), onset=onset_beyond(before.onset, said.own, said.cross))
         now = update_spreads(layout, coefficients, update_shocks(layout, coefficients, now), said)
         moved, slid = distance(before, now), abs(now.rho - before.rho)
         last = (moved < SETTLED and done >= least) or done == PASSES
-        further = partial(weighed, coefficients=coefficients, before=before, now=now, last=last)
+        further = partial(weighed, coefficients=coefficients, before=before.bare, now=now.bare, last=last)
         found = run(rows, further, before.weight)
         if last:
             break

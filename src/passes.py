@@ -18,11 +18,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY
-from src.design import MEAN, NUISANCE, Regression
+from src.design import MEAN, NUISANCE, Regression, own_rows
 from src.errors import Errors, Nuisance, Shock, shock_columns, shocks_of
 from src.kernel import BLOCKS
 from src.panel import Panel, first_rows
-from src.products import Compensated, ar1_bands, ar1_precision, centred_within, of_own, within_products
+from src.products import Compensated, ar1_bands, ar1_precision, centred_within, of_own, projected, within_products
 
 ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
 MANY, FEW_DRAWS = 1_000_000, 8  # rows over which chance averages out
@@ -95,11 +95,6 @@ class Layout:
         return np.diff(self.periods)
 
     @property
-    def columns(self) -> int:
-        """Number of columns."""
-        return max((block.stop for block in self.blocks.values()), default=self.shocked)
-
-    @property
     def codes(self) -> dict[str, np.ndarray]:
         """Level of every unit in the classification of each shock."""
         return {name: shock.code for name, shock in self.shocks.items()}
@@ -119,8 +114,8 @@ class Workspace:
         Those of the differences between levels and units, in the adoption period alone.
     outcome : array, shape (row,)
         Less its mean within the unit.
-    ever : array of bool, shape (unit,)
-        Ever treated here, where both kinds have units enough to tell a scale of their own.
+    adopters : array of bool, shape (unit,)
+        Ever treated here.
     start : array of int, shape (unit,)
         First row of each unit.
     root : array, shape (row,)
@@ -135,7 +130,7 @@ class Workspace:
     columns: sp.csr_array
     first: sp.csr_array
     outcome: np.ndarray
-    ever: np.ndarray
+    adopters: np.ndarray
     start: np.ndarray
     root: np.ndarray
     still: np.ndarray
@@ -149,7 +144,7 @@ class Workspace:
     @classmethod
     def on(cls, regression: Regression, layout: Layout, codes: dict[str, np.ndarray]) -> Workspace:
         """The workspace of a regression, or of a block of one with `codes` of its units."""
-        panel, design, gone = regression.panel, regression.design, layout.shocked
+        panel, design = regression.panel, regression.design
         pieces = [
             shock_columns(panel, replace(shock, code=codes[name]), layout.periods)
             for name, shock in layout.shocks.items()
@@ -159,16 +154,14 @@ class Workspace:
         for name in (*design.groups, *design.interactions, "unit"):
             if name in layout.blocks:
                 ramping[layout.blocks[name]] = 1.0
-        assert gone <= len(ramping)
         onset = sp.diags_array((panel.event_time == 0).astype(float))
-        adopters = np.isin(np.arange(len(panel.units)), panel.unit[panel.treated])
         return cls(
             layout,
             panel,
             columns,
             sp.csr_array(onset @ columns @ sp.diags_array(ramping)),
             centred_within(panel.outcome, panel.unit) / layout.s,
-            adopters & layout.enough,
+            regression.adopters,
             first_rows(panel.unit),
             np.sqrt(panel.weight),
             unchanging(panel),
@@ -178,9 +171,10 @@ class Workspace:
         """The columns where differences have the share `onset` in the adoption period."""
         return self.columns + (onset - 1) * self.first
 
-    def own_at(self, onset: float) -> np.ndarray:
-        """f, the rows of a unit's own effect, shape (row,)."""
-        return self.panel.treated * np.where(self.panel.event_time == 0, onset, 1.0)
+    @property
+    def ever(self) -> np.ndarray:
+        """Ever treated, where both kinds of units are enough to tell a scale of their own, shape (unit,)."""
+        return self.adopters & self.layout.enough
 
 
 @dataclass(frozen=True)
@@ -292,13 +286,12 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
     nothing = np.zeros((len(left), 0))
     if not work.layout.own:
         return Residuals(left[:, 0], left[:, 1:], felt, nothing, nothing, 0.0)
-    f, unit = work.own_at(now.onset), work.panel.unit
+    f, unit = own_rows(work.panel, now.onset), work.panel.unit
     pulled, known = of_own(f, unit, precision_of(work.panel, weight, now.rho))
     variance = 1 / (known + now.own**-2.0)
     effect = variance[:, None] * np.add.reduceat(pulled[:, None] * left, work.start, axis=0)
     left -= f[:, None] * effect[unit]
     first = (work.panel.event_time == 0).astype(float)
-    adopters = np.add.reduceat(work.panel.treated.astype(float), work.start) > 0
     spread = np.sqrt(variance)[unit]
     return Residuals(
         left[:, 0],
@@ -306,7 +299,7 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
         felt + first[:, None] * effect[unit],
         (-f * spread)[:, None],
         (first * spread)[:, None],
-        float((effect[adopters] ** 2).sum() + variance[adopters].sum()),
+        float((effect[work.adopters] ** 2).sum() + variance[work.adopters].sum()),
     )
 
 
@@ -317,13 +310,10 @@ def forms(work: Workspace, weight: np.ndarray, *, coefficients: np.ndarray, now:
     q = np.column_stack([at(rho) for rho in nodes])
     log = np.array([log_determinant(work, rho, told) for rho in nodes])
     precision = precision_of(work.panel, weight, now.rho)
-    ones = precision @ np.ones(len(work.outcome))
     felt = np.column_stack([left.felt, left.of_noise])
-    sums = np.add.reduceat(ones[:, None] * felt, work.start, axis=0)
-    total = np.add.reduceat(ones, work.start)
-    pulled = precision @ felt - ones[:, None] * (sums / total[:, None])[work.panel.unit]
+    pulled = projected(felt, work.panel.unit, precision)
     own, cross = float((pulled * felt).sum()), float((pulled * left.all).sum())
-    adopters = len(np.unique(work.panel.unit[work.panel.treated]))
+    adopters = int(work.adopters.sum())
     return Forms(q, np.bincount(work.panel.unit), work.ever, told, log, own, cross, left.square, adopters)
 
 
@@ -355,7 +345,7 @@ def weighed(
     if last:
         return Weighed(weight, Compensated.of(sp.csr_array((1, 1))))
     columns = sp.csr_array(sp.hstack([work.columns_at(now.onset), sp.csr_array(work.outcome[:, None])], format="csr"))
-    f = work.own_at(now.onset) if work.layout.own else None
+    f = own_rows(work.panel, now.onset) if work.layout.own else None
     precision = precision_of(work.panel, weight, now.rho)
     return Weighed(weight, Compensated.of(within_products(columns, work.panel.unit, precision, f, now.own)))
 

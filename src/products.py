@@ -161,9 +161,15 @@ def of_own(own: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> tuple[
     """M_i f_i, shape (row,), and f_i'M_i f_i, shape (unit,), of the rows f of units; parameters as of
     `within_products`.
     """
-    ones, pulled = precision @ np.ones(len(unit)), precision @ own
-    pulled = pulled - ones * (np.bincount(unit, pulled) / np.bincount(unit, ones))[unit]
+    pulled = projected(own[:, None], unit, precision)[:, 0]
     return pulled, np.maximum(np.bincount(unit, own * pulled), 0.0)
+
+
+def projected(columns: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> np.ndarray:
+    """M_i X_i of dense columns, shape (row, column); parameters as of `within_products`."""
+    ones, pulled = precision @ np.ones(len(unit)), precision @ columns
+    member = sp.csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))))
+    return pulled - ones[:, None] * ((member @ pulled) / (member @ ones)[:, None])[unit]
 
 
 @dataclass(frozen=True)

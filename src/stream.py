@@ -9,12 +9,10 @@ period. The blocks are files in a folder of their own, which goes when the run e
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +20,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from src.blocks import Blocks
+from src.blocks import Blocks, keep_as, kept_at
 from src.config import DataConfig, exposure_entries
 from src.design import Frame, Regression, Survey, frame_of, of_exposures, regression_of, survey, too_many
 from src.encode import predictor_of_levels
 from src.engine import Engine
 from src.examine import Census, Examined, Judged, Roll, examine, judge, kept_rows, roll_of
 from src.exposure import nobody_else, shares_and_alone, sized
-from src.panel import Factor, Mapping, Panel, PanelError, Roster
+from src.panel import Factor, Mapping, Panel, PanelError, Roster, of_units
 from src.read import labelled_columns, named
 from src.validate import (
     Range,
@@ -361,20 +359,6 @@ def labelled(data: DataConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*data.groups.values(), *labelled_columns(data))))
 
 
-def keep_as(path: Path, what: object) -> None:
-    """Put what there is of a block in the place of what there was."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        pickle.dump(what, file, protocol=5)
-    part.replace(path)
-
-
-def kept_at(path: Path) -> Any:
-    """What `keep_as` put there."""
-    with path.open("rb") as file:
-        return pickle.load(file)
-
-
 def stay_block(path: Path, *, judged: Judged) -> Stay:
     """Which rows and units of a block stay."""
     seen: Examined = kept_at(path)
@@ -394,7 +378,8 @@ def head_of(read: Read, stay: Stay, data: DataConfig, sha256: str) -> Panel:
     """
     units, position = read.units, np.flatnonzero(stay.stays)
     groups = {
-        name: among(name, units.code[source][position], units.levels[source]) for name, source in data.groups.items()
+        name: of_units(Factor(name, units.levels[source], units.code[source]), position)
+        for name, source in data.groups.items()
     }
     check_joint_labels(groups)
     mappings = {}
@@ -423,12 +408,6 @@ def head_of(read: Read, stay: Stay, data: DataConfig, sha256: str) -> Panel:
         is_log=data.is_log or data.transform in ("log", "log1p"),
         sha256=sha256,
     )
-
-
-def among(name: str, code: np.ndarray, levels: tuple[str, ...]) -> Factor:
-    """A classification of the units that stay; only levels that occur."""
-    known, mine = np.unique(code, return_inverse=True)
-    return Factor(name, tuple(levels[k] for k in known), mine)
 
 
 def blocks_of(panel: Panel, counts: tuple[int, ...], periods: np.ndarray) -> Iterator[Panel]:

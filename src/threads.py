@@ -1,6 +1,8 @@
 """One thread for linear algebra: on matrices this small, more only wait for each other."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -9,3 +11,23 @@ def single() -> None:
     """Set it, before NumPy is loaded, where the user has not set anything else."""
     for name in THREADS:
         os.environ.setdefault(name, "1")
+
+
+@contextmanager
+def one_each(names: tuple[str, ...] = THREADS) -> Iterator[None]:
+    """Processes that are started in the block use one thread each: other processes have the other cores.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Variables of the environment that libraries read it from.
+    """
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

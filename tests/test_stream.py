@@ -281,6 +281,6 @@ def test_dask_gives_the_same_bits_and_survives_a_killed_worker(file, tmp_path):
 def test_a_block_on_disk_is_the_rows_and_columns_of_its_units(file, tmp_path):
     with engine.opened(LocalConfig()) as work:
         other, _ = by_block(settings(file), work, tmp_path)
-        sizes = [blocks.load_block(path).rows for path in other.blocks.paths]
+        sizes = [blocks.kept_at(path).rows for path in other.blocks.paths]
     assert sum(sizes) == other.rows
     assert pickle.loads(other.blocks.paths[0].read_bytes()).matrix.shape[1] == other.design.size
