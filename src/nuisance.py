@@ -68,6 +68,7 @@ WEAK = {
 FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "covariate")  # the others' are estimated
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
+MOST_SPREAD = np.array([1e-4, 1e2])  # of the effects of single units, the least first
 
 
 def estimate(regression: Regression, errors: Errors, s: float, start: Nuisance | None = None) -> Nuisance:
@@ -131,8 +132,8 @@ def settled(
         nodes = nodes_about(before.rho, slid) if errors.serial == "ar1" else np.array([before.rho])
         said = run(rows, partial(forms, coefficients=coefficients, now=before.bare, nodes=nodes), before.weight)
         now = replace(update_units(said, nodes, before, errors), onset=onset_beyond(before.onset, said.own, said.cross))
-        now = update_spreads(layout, coefficients, update_shocks(layout, coefficients, now), said)
-        moved, slid = distance(before, now), abs(now.rho - before.rho)
+        now = update_spreads(layout, coefficients, update_shocks(layout, coefficients, now), said.effects)
+        moved, slid = distance(before, now, layout.own), abs(now.rho - before.rho)
         last = (moved < SETTLED and done >= least) or done == PASSES
         further = partial(weighed, coefficients=coefficients, before=before.bare, now=now.bare, last=last)
         found = run(rows, further, before.weight)
@@ -164,14 +165,18 @@ def starting(layout: Layout, errors: Errors, units: int) -> Nuisance:
     )
 
 
-def distance(a: Nuisance, b: Nuisance) -> float:
-    """Largest change from one pass to the next, each parameter on the scale on which it matters."""
+def distance(a: Nuisance, b: Nuisance, integrated: bool = False) -> float:
+    """Largest change from one pass to the next, each parameter on the scale on which it matters; the spread of effects
+    of single units among them where these are integrated out, and nothing later estimates it again.
+    """
     changes = [b.rho - a.rho, np.log(b.never / a.never), np.log(b.ever / a.ever)]
     for name, shock in b.shocks.items():
         changes += [shock.sd - a.shocks[name].sd, 0.2 * (shock.phi - a.shocks[name].phi)]
     if np.isfinite(b.nu):
         changes.append(0.2 * np.log(b.nu / a.nu))
     changes.append(0.1 * (b.onset - a.onset))
+    if integrated:
+        changes.append(np.log(b.own / a.own))
     return float(np.max(np.abs(changes)))
 
 
@@ -356,16 +361,43 @@ def update_shocks(layout: Layout, coefficients: np.ndarray, now: Nuisance) -> Nu
     return replace(now, shocks=shocks)
 
 
-def update_spreads(layout: Layout, coefficients: np.ndarray, now: Nuisance, said: Forms | None = None) -> Nuisance:
+def update_spreads(
+    layout: Layout, coefficients: np.ndarray, now: Nuisance, effects: np.ndarray | None = None
+) -> Nuisance:
     """Prior SDs of the terms that are pooled, by expected likelihood, as if one more level had the typical spread."""
     spreads = dict(now.spreads)
     for name, block in layout.blocks.items():
         levels = block.stop - block.start
         if name not in FIXED and levels >= LEAST_LEVELS:
             spreads[name] = float(np.sqrt((np.sum(coefficients[block] ** 2) + TYPICAL**2) / (levels + 1)))
-    if said is not None and layout.own:
-        spreads["unit"] = float(np.sqrt((said.square + TYPICAL**2) / (said.adopters + 1)))
+    if effects is not None and len(effects):
+        spreads["unit"] = spread_of_effects(effects)
     return replace(now, spreads=spreads)
+
+
+def spread_of_effects(effects: np.ndarray) -> float:
+    """Spread v^1/2 of the effects of single units from their marginal likelihood, the effects integrated out:
+
+        sum_i log(1 + d_i v) + E[b_i^2] / d_i / (1 + d_i v) + log v + TYPICAL^2 / v    is least
+
+    Expected likelihood of the effects themselves would creep, by the share of v that a unit does not tell of.
+
+    Parameters
+    ----------
+    effects : array, shape (adopter, 2)
+        d_i and E[b_i^2]; units with d_i = 0 tell nothing.
+    """
+    known, square = effects[effects[:, 0] > 0].T
+
+    def slope(log_spread: float) -> float:
+        v = np.exp(2 * log_spread)
+        over = known * v / (1 + known * v)
+        return float((over - over / (1 + known * v) * square / known).sum() + 1 - TYPICAL**2 / v)
+
+    low, high = np.log(MOST_SPREAD)
+    if slope(low) >= 0 or slope(high) <= 0:
+        return float(np.exp(low if slope(low) >= 0 else high))
+    return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-15)))
 
 
 def update_shock(drawn: np.ndarray, gaps: np.ndarray, shock: Shock) -> Shock:

@@ -6,7 +6,9 @@
 with E_i = E[r_i r_i'] over the posterior of the coefficients: their mean first, then draws of their deviations from it.
 Where effects of single units are integrated out, unit i adds f_i u_i to its rows, u_i ~ Normal(0, spread^2) and f_i the
 rows that it has adopted in; then u_i given the rest is Normal((m_i - c_i'theta) / (d_i + tau), 1 / (d_i + tau)) with
-d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit.
+d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit. What the unit says of
+its effect before that, b_i / d_i with b_i = m_i - c_i'theta, is Normal(0, spread^2 + 1 / d_i): of the spread it tells
+through d_i and E[b_i^2], see `src.nuisance.spread_of_effects`.
 """
 
 from __future__ import annotations
@@ -192,9 +194,8 @@ class Forms:
         Sum over the units that are told of l_i.
     own, cross : float
         Of the share of differences that is there in the adoption period, see `src.nuisance.onset_beyond`.
-    square : float
-        Expected sum of squares of the effects of single units, where they are integrated out.
-    adopters : int
+    effects : array, shape (adopter, 2)
+        d_i and E[b_i^2] of the effects of single units, where they are integrated out; of shape (0, 2) elsewhere.
     """
 
     q: np.ndarray
@@ -204,8 +205,7 @@ class Forms:
     log: np.ndarray
     own: float
     cross: float
-    square: float
-    adopters: int
+    effects: np.ndarray
 
     def __add__(self, other: Forms) -> Forms:
         return Forms(
@@ -216,8 +216,7 @@ class Forms:
             self.log + other.log,
             self.own + other.own,
             self.cross + other.cross,
-            self.square + other.square,
-            self.adopters + other.adopters,
+            np.concatenate([self.effects, other.effects]),
         )
 
 
@@ -253,7 +252,8 @@ class Residuals:
         SD of what the effect of the unit itself adds, given all else.
     of_noise : array, shape (row, 0 or 1)
         Its part in `felt`.
-    square : float
+    effects : array, shape (adopter, 2)
+        As in `Forms`.
     """
 
     centre: np.ndarray
@@ -261,7 +261,7 @@ class Residuals:
     felt: np.ndarray
     noise: np.ndarray
     of_noise: np.ndarray
-    square: float
+    effects: np.ndarray
 
     @property
     def all(self) -> np.ndarray:
@@ -285,11 +285,13 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
     left[:, 0] += work.outcome
     nothing = np.zeros((len(left), 0))
     if not work.layout.own:
-        return Residuals(left[:, 0], left[:, 1:], felt, nothing, nothing, 0.0)
+        return Residuals(left[:, 0], left[:, 1:], felt, nothing, nothing, np.zeros((0, 2)))
     f, unit = own_rows(work.panel, now.onset), work.panel.unit
     pulled, known = of_own(f, unit, precision_of(work.panel, weight, now.rho))
     variance = 1 / (known + now.own**-2.0)
-    effect = variance[:, None] * np.add.reduceat(pulled[:, None] * left, work.start, axis=0)
+    own = np.add.reduceat(pulled[:, None] * left, work.start, axis=0)
+    said = np.column_stack([known, (own**2).sum(axis=1)])[work.adopters]
+    effect = variance[:, None] * own
     left -= f[:, None] * effect[unit]
     first = (work.panel.event_time == 0).astype(float)
     spread = np.sqrt(variance)[unit]
@@ -299,7 +301,7 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
         felt + first[:, None] * effect[unit],
         (-f * spread)[:, None],
         (first * spread)[:, None],
-        float((effect[work.adopters] ** 2).sum() + variance[work.adopters].sum()),
+        said,
     )
 
 
@@ -313,8 +315,7 @@ def forms(work: Workspace, weight: np.ndarray, *, coefficients: np.ndarray, now:
     felt = np.column_stack([left.felt, left.of_noise])
     pulled = projected(felt, work.panel.unit, precision)
     own, cross = float((pulled * felt).sum()), float((pulled * left.all).sum())
-    adopters = int(work.adopters.sum())
-    return Forms(q, np.bincount(work.panel.unit), work.ever, told, log, own, cross, left.square, adopters)
+    return Forms(q, np.bincount(work.panel.unit), work.ever, told, log, own, cross, left.effects)
 
 
 def weighed(
