@@ -376,7 +376,7 @@ def update_spreads(
 
 
 def spread_of_effects(effects: np.ndarray) -> float:
-    """Spread v^1/2 of the effects of single units from their marginal likelihood, the effects integrated out:
+    """Spread v^1/2 of the effects of single units from their marginal likelihood, the effects integrated out.
 
         sum_i log(1 + d_i v) + E[b_i^2] / d_i / (1 + d_i v) + log v + TYPICAL^2 / v    is least
 

@@ -6,9 +6,9 @@
 with E_i = E[r_i r_i'] over the posterior of the coefficients: their mean first, then draws of their deviations from it.
 Where effects of single units are integrated out, unit i adds f_i u_i to its rows, u_i ~ Normal(0, spread^2) and f_i the
 rows that it has adopted in; then u_i given the rest is Normal((m_i - c_i'theta) / (d_i + tau), 1 / (d_i + tau)) with
-d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit. What the unit says of
-its effect before that, b_i / d_i with b_i = m_i - c_i'theta, is Normal(0, spread^2 + 1 / d_i): of the spread it tells
-through d_i and E[b_i^2], see `src.nuisance.spread_of_effects`.
+d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit. What the unit says
+of its effect before that, b_i / d_i with b_i = m_i - c_i'theta, is Normal(0, spread^2 + 1 / d_i): of the spread it
+tells through d_i and E[b_i^2], see `src.nuisance.spread_of_effects`.
 """
 
 from __future__ import annotations

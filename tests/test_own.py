@@ -96,7 +96,8 @@ def test_the_spread_is_where_the_likelihood_of_all_rows_is_largest():
     errors = Errors("ar1", "common", ())
     work = Workspace.of(plain, errors, 0.5)
     found = estimate(plain, errors, 0.5)
-    assert found.settled and found.passes < 40
+    assert found.settled
+    assert found.passes < 40
 
     columns, f = work.columns_at(found.onset).toarray(), own_rows(panel, found.onset)
     same = panel.unit[:, None] == panel.unit[None, :]
