@@ -18,6 +18,7 @@ from src import sample
 from src.collapse import collapse
 from src.design import build_design
 from src.fit import build_model, errors_of, load, needs_units, unpooled
+from src.stopwatch import stopwatch
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         config = world_of(job["firms"], job["adopters"], Path(folder), *job["overrides"])
         panel, shares, _ = load(config)
     seconds: dict[str, float] = {}
-    with sample.stopwatch(seconds, "before"):
+    with stopwatch(seconds, "before"):
         regression, _ = build_design(panel, shares, needs_units(config))
         collapsed = collapse(regression, errors_of(config, regression), unpooled(config, regression))
     model = build_model(config, collapsed, None)

@@ -22,6 +22,7 @@ from src.exposure import row_shares
 from src.fit import priors_of
 from src.generate import draw
 from src.nuisance import Errors
+from src.stopwatch import stopwatch
 from tests.oracles import latent
 
 PERIODS = 8
@@ -57,7 +58,7 @@ def main() -> None:
     panel = draw(world(job["firms"]), 0, 0)
     regression, _ = build_design(panel, row_shares(panel)[0], units=True)
     seconds: dict[str, float] = {}
-    with sample.stopwatch(seconds, "before"):
+    with stopwatch(seconds, "before"):
         collapsed = collapse(regression, Errors("ar1", "unit", (), events=True))
     (in_full if job["full"] else in_short)(job, collapsed, priors, seconds)
 
@@ -77,7 +78,7 @@ def in_short(job: dict, collapsed, priors: Priors, seconds: dict[str, float]) ->
 def in_full(job: dict, collapsed, priors: Priors, seconds: dict[str, float]) -> None:
     """The posterior of everything, as much of it as fits into the budget."""
     model = latent.build(collapsed.regression, collapsed.levels.height, collapsed.s, priors)
-    with sample.stopwatch(seconds, "compile"):
+    with stopwatch(seconds, "compile"):
         compiled = nutpie.compile_pymc_model(model, freeze_model=True, var_names=["theta"])
     density = model.logp_dlogp_function(ravel_inputs=True)
     density.set_extra_values({})

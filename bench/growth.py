@@ -19,6 +19,7 @@ from src.collapse import collapse
 from src.config import Config
 from src.design import build_design
 from src.fit import build_model, errors_of, load, needs_units, priors_of, unpooled
+from src.stopwatch import stopwatch
 from src.synthetic import draw
 
 COLUMNS = ("unit", "time", "cohort", "outcome")
@@ -57,20 +58,20 @@ def main() -> None:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         config = written(job["firms"], job["adopters"], Path(folder), job["overrides"])
-        with sample.stopwatch(seconds, "load"):
+        with stopwatch(seconds, "load"):
             panel, shares, _ = load(config)
     profile = cProfile.Profile()
-    with sample.stopwatch(seconds, "design"):
+    with stopwatch(seconds, "design"):
         regression, _ = build_design(panel, shares, needs_units(config))
     errors = errors_of(config, regression)
-    with sample.stopwatch(seconds, "collapse"):
+    with stopwatch(seconds, "collapse"):
         profile.enable()
         collapsed = collapse(regression, errors, unpooled(config, regression))
         profile.disable()
     model = build_model(config, collapsed, None)
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     sampled = sample.draw_posterior(model, **options, seed=job["seed"], seconds=seconds)
-    with sample.stopwatch(seconds, "estimand"):
+    with stopwatch(seconds, "estimand"):
         tree = trace.assemble(sampled, collapsed, job["seed"], {})
         answer.answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, job["seed"])
     facts = {

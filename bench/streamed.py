@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.growth import called_by
 from bench.panels import configured
-from src import sample
 from src.collapse import collapse
 from src.fit import errors_of, rows_of
+from src.stopwatch import stopwatch
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     seconds: dict[str, float] = {}
     profile = cProfile.Profile()
     with ExitStack() as stack:
-        with sample.stopwatch(seconds, "load"):
+        with stopwatch(seconds, "load"):
             regression, _, _ = rows_of(config, stack)
         assert regression.blocks is not None
-        with sample.stopwatch(seconds, "collapse"):
+        with stopwatch(seconds, "collapse"):
             profile.enable()
             collapsed = collapse(regression, errors_of(config, regression))
             profile.disable()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from importlib import import_module
 from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 from src.threads import THREADS, one_each
@@ -47,7 +49,7 @@ def helper(cores: int, module: str) -> Iterator[Begin]:
     context = get_context("spawn")  # a fork would share locks of threads that do not go with it
     mine, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, module), daemon=True)
-    with one_each(QUIET):
+    with one_each(QUIET), without_main():
         process.start()
     theirs.close()
     try:
@@ -57,6 +59,17 @@ def helper(cores: int, module: str) -> Iterator[Begin]:
         process.join()
         process.close()
         mine.close()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes that are started in the block do not import the module of the command, and Hydra with it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def in_place(dotted: str, *arguments: Any) -> Callable[[], Any]:

@@ -38,6 +38,7 @@ from src.complaints import CONF, REPLACED, closest, in_words, no_setting, option
 from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig
 
 threads.single()
+threads.rarely_collected()
 ROOT = CONF.parent
 HOME = "traces"
 RECORD = "multirun.yaml"  # Hydra's record of a sweep

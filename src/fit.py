@@ -6,7 +6,7 @@ data ─▶ exposures ─▶ design ─▶ collapse ─▶ model ─▶ posterio
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from models.inputs import Priors
+    from src.answer import Answer
     from src.aside import Begin
     from src.collapse import Collapsed
     from src.design import Regression
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from src.panel import Panel
     from src.report import Origin
     from src.scrutiny import Scrutiny
+    from src.twins import Twins
 
 TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive")  # that not every run has
 TABLES_ONLY = ("engine", "prob", "estimators", "figures", "progress", "refit", "replace")
@@ -48,63 +50,81 @@ def fit(config: Config) -> int:
 
 
 def pipeline(config: Config, begin: Begin) -> int:
-    """The stages, one after the other; `begin` gives work to the second process."""
-    from src import diagnose, estimand, from_sums, papers, report, terminal, trace
-    from src.answer import answer
-    from src.collapse import collapse
-    from src.sample import stopwatch
-    from src.scrutiny import Given, scrutinise
+    """The stages, one after the other; `begin` gives work to the second process, before anything that can wait."""
+    from src.stopwatch import stopwatch
 
     seconds: dict[str, float] = {}
     with ExitStack() as stack, stopwatch(seconds, "total"):
         with stopwatch(seconds, "load"):
             regression, shares, notes = rows_of(config, stack)
-        panel = regression.panel
-        run = trace.run_id(posterior_settings(config), panel.sha256)
-        folder = claimed(folder_of(run, config), run, config.refit)
-        counts = counts_events(config.likelihood)
         twins = None
         if regression.blocks is None:
-            twins = begin("src.twins.twins", panel, shares, config.prob, twins_of(config), counts)
-        with stopwatch(seconds, "collapse"):
-            errors = errors_of(config, regression)
-            collapsed = collapse(regression, errors, unpooled(config, regression), has_units(config))
-        notes = [*notes, *collapsed.notes]
-        terminal.opening(regression, notes)
-        tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
-        with stopwatch(seconds, "estimand"):
-            found = answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
-        if "estimand" not in tree.children:
-            folder.mkdir(parents=True, exist_ok=True)
-            outcomes = estimand.dataset(found.scales["outcome"])
-            trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
-        with stopwatch(seconds, "compare"):
-            classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
-            facts = (classical, errors, config.prior.lead, config.prob, config.seed)
-            beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
-        tables = {"estimands": found.table} | beside.tables
-        for name in set(TABLES) - set(tables):  # of an earlier run of other settings
-            (folder / f"{name}.csv").unlink(missing_ok=True)
-        for name, table in tables.items():
-            trace.write(table.to_csv(index=False), folder / f"{name}.csv")
-        with stopwatch(seconds, "figure"):
-            pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)
-        lacking = [*beside.said.get("handled", ()), *lacking]
-        terminal.handled(lacking)
-        nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
-        nuisance |= collapsed.nuisance.record(collapsed.s, len(regression.frame.periods))
-        notes = [*notes, *lacking]
-        diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
-        with stopwatch(seconds, "report"):
-            caption = f"{config.data.name}, model {config.model.name}: {100 * config.prob:g}% intervals"
-            papers.write_tables(folder / "tables", found.table, beside.comparison, caption)
-            about = (config.data.name, config.model.name, collapsed.regression)
-            page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run))
-            trace.write(page, folder / "report.html")
+            counts = counts_events(config.likelihood)
+            twins = begin("src.twins.twins", regression.panel, shares, config.prob, twins_of(config), counts)
+        diagnostics, folder, found, beside = answered(config, regression, notes, twins, seconds)
+    from src import terminal, trace
+
     trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
     write_settings(config, folder)
     terminal.closing(found.table, beside, diagnostics | {"seconds": seconds}, folder)
     return 0 if diagnostics["ok"] else 3
+
+
+def answered(
+    config: Config,
+    regression: Regression,
+    notes: list[str],
+    twins: Callable[[], Twins] | None,
+    seconds: dict[str, float],
+) -> tuple[dict, Path, Answer, Scrutiny]:
+    """From columns to the run folder, all but the record of its settings and its seconds.
+
+    `twins` waits for what classical estimators find; they follow from sums where it is not given.
+    """
+    from src import diagnose, estimand, from_sums, papers, report, terminal, trace
+    from src.answer import answer
+    from src.collapse import collapse
+    from src.scrutiny import Given, scrutinise
+    from src.stopwatch import stopwatch
+
+    run = trace.run_id(posterior_settings(config), regression.panel.sha256)
+    folder = claimed(folder_of(run, config), run, config.refit)
+    with stopwatch(seconds, "collapse"):
+        errors = errors_of(config, regression)
+        collapsed = collapse(regression, errors, unpooled(config, regression), has_units(config))
+    notes = [*notes, *collapsed.notes]
+    terminal.opening(regression, notes)
+    tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
+    with stopwatch(seconds, "estimand"):
+        found = answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
+    if "estimand" not in tree.children:
+        folder.mkdir(parents=True, exist_ok=True)
+        outcomes = estimand.dataset(found.scales["outcome"])
+        trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
+    with stopwatch(seconds, "compare"):
+        classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
+        facts = (classical, errors, config.prior.lead, config.prob, config.seed)
+        beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
+    tables = {"estimands": found.table} | beside.tables
+    for name in set(TABLES) - set(tables):  # of an earlier run of other settings
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+    for name, table in tables.items():
+        trace.write(table.to_csv(index=False), folder / f"{name}.csv")
+    with stopwatch(seconds, "figure"):
+        pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)
+    lacking = [*beside.said.get("handled", ()), *lacking]
+    terminal.handled(lacking)
+    nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
+    nuisance |= collapsed.nuisance.record(collapsed.s, len(regression.frame.periods))
+    notes = [*notes, *lacking]
+    diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
+    with stopwatch(seconds, "report"):
+        caption = f"{config.data.name}, model {config.model.name}: {100 * config.prob:g}% intervals"
+        papers.write_tables(folder / "tables", found.table, beside.comparison, caption)
+        about = (config.data.name, config.model.name, collapsed.regression)
+        page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run))
+        trace.write(page, folder / "report.html")
+    return diagnostics, folder, found, beside
 
 
 def rows_of(config: Config, stack: ExitStack) -> tuple[Regression, dict, list[str]]:
@@ -112,13 +132,15 @@ def rows_of(config: Config, stack: ExitStack) -> tuple[Regression, dict, list[st
 
     Where the rows are to stay in files, these go when the stack is closed, and the exposures stay with them.
     """
-    from src import engine, stream, terminal
+    from src import stream
     from src.design import build_design
 
     if not stream.is_streamed(config.data, config.engine.rows_in_memory):
         panel, shares, notes = load(config)
         regression, left_out = build_design(panel, shares, needs_units(config))
         return regression, shares, [*notes, *left_out]
+    from src import engine, terminal
+
     if counts_events(config.likelihood):
         raise UserError(
             f"likelihood={config.likelihood.name}: counts need all rows in memory: raise engine.rows_in_memory, or use "
@@ -263,6 +285,7 @@ def kept_or_sampled(
     from src import sample, terminal, trace
     from src.collapse import with_common_scale
     from src.kernel import completed
+    from src.stopwatch import stopwatch
 
     kept = folder / "posterior.nc"
     if not config.refit and trace.kept_run_id(kept) == run:
@@ -270,11 +293,11 @@ def kept_or_sampled(
         seconds.update(json.loads(tree.attrs["seconds"]))
         terminal.reused(folder)
         return tree
-    with sample.stopwatch(seconds, "collapse"):
+    with stopwatch(seconds, "collapse"):
         learned = {"posterior": learned_kernel(config, collapsed)}
     model, rival = build_model(config, collapsed, learned["posterior"]), None
     if "unit_effect" in model.named_vars and errors.scale == "unit" and not errors.events:
-        with sample.stopwatch(seconds, "collapse"):
+        with stopwatch(seconds, "collapse"):
             of_rival = with_common_scale(collapsed, errors)
             learned["rival"] = learned_kernel(config, of_rival)
             rival = build_model(config, of_rival, learned["rival"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from great_tables import GT
 
 from src.compare import is_fixed, readable_scale, with_twins
 from src.trace import write
@@ -50,8 +51,6 @@ def markdown(table: pd.DataFrame) -> str:
 
 def latex(table: pd.DataFrame, caption: str) -> str:
     """The table in LaTeX; its preamble needs booktabs and caption."""
-    from great_tables import GT
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on options of the look that LaTeX has no counterpart of
         return GT(table).tab_header(caption).as_latex()

@@ -157,7 +157,7 @@ def drawn(out: Path) -> dict[str, np.ndarray]:
 
 def summary(draws: dict[str, np.ndarray]) -> dict[str, list[float]]:
     """Mean, SD, their Monte Carlo errors and bulk ESS of every parameter, by label."""
-    import arviz as az
+    import arviz_stats as az
     import xarray as xr
 
     labels = list(draws)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-import arviz as az
+import arviz_stats as az
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -44,8 +44,8 @@ from src.fit import (
 )
 from src.kernel import completed
 from src.panel import Panel, in_one_line
-from src.sample import stopwatch
 from src.spillover import spillover_effects
+from src.stopwatch import stopwatch
 
 MASSES = (0.5, 0.8, 0.9, 0.95)
 # beyond those that determine a posterior

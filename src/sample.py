@@ -6,10 +6,7 @@ A compiled model serves every model of the same structure: the same names, shape
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +15,10 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
+from src.stopwatch import stopwatch
 from src.terminal import quiet
 
 RIVAL = 4  # draws for one of a rival
-
-
-@contextmanager
-def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the seconds that the block takes to `seconds[stage]`."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def draw_posterior(

@@ -104,7 +104,7 @@ def callaway(panel: Panel, exposures: dict[str, np.ndarray], prob: float, contro
             for g, att, se in zip(cohorts.event_times, cohorts.att_by_event, cohorts.se_by_event, strict=True)
         },
     }
-    splits = by_splits(panel, lambda part: of_aggregate(group_times(part, control)))
+    splits = by_splits(panel, lambda part: of_aggregate(group_times(from_adoption(part), control)))
     effects = rescaled([*effects_of(numbers, event_sets(panel)), *splits], spread)
     table = tabulate(panel, effects, estimator, prob, note)
     if estimator != "cs":
@@ -119,6 +119,12 @@ def callaway(panel: Panel, exposures: dict[str, np.ndarray], prob: float, contro
     whole = f"the band of all of these together: {wide:.2f} standard errors"
     bands = tabulate(panel, wider, "cs_uniform", prob, whole).assign(se=np.nan)
     return pd.concat([table, bands], ignore_index=True)
+
+
+def from_adoption(panel: Panel) -> Panel:
+    """Rows from the last period before the first adoption on: effects compare no earlier ones, see `cs`."""
+    before = panel.periods[panel.periods < panel.cohort.min()]
+    return of_rows(panel, panel.time >= before.max(initial=panel.periods.min()))
 
 
 def group_times(panel: Panel, control: str):

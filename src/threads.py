@@ -1,5 +1,6 @@
-"""One thread for linear algebra: on matrices this small, more only wait for each other."""
+"""How a process runs: one thread for linear algebra, since on matrices this small more only wait for each other."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,11 @@ def single() -> None:
     """Set it, before NumPy is loaded, where the user has not set anything else."""
     for name in THREADS:
         os.environ.setdefault(name, "1")
+
+
+def rarely_collected() -> None:
+    """Look for cycles of garbage a hundred times less often: libraries make many small objects that stay."""
+    gc.set_threshold(100_000, 20, 20)
 
 
 @contextmanager
