@@ -96,7 +96,7 @@ def answer(
 def with_means(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> xr.DataArray:
     """The coefficients, and the mean effects of single units over the rows of every level drawn given them.
 
-    As they are where the effects of single units are not integrated out; see `src.products.within_products`.
+    As they are where the effects of single units are not integrated out; see `src.within.Own`.
 
     Parameters
     ----------

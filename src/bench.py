@@ -164,7 +164,9 @@ def streamed(config: BenchConfig, folder: Path, wanted: bool, rows: int) -> Iter
                 return made
             known = mine | {"covariates": made["covariates"], "out": f"{scratch}/found"}
             facts, _ = scripted(module("bench.streamed"), known, LONGEST)
-            return facts | {"bytes": made["bytes"]}
+            if FAILED in facts:
+                return facts
+            return facts | {"constants": {"bytes a row, in Parquet": made["bytes"] / made["rows"]} | facts["constants"]}
 
     found = obtained(config, folder, wanted, measurement, f"{rows:,} rows read by block", measure)
     if found is not None:

@@ -70,7 +70,9 @@ def goals(found: dict) -> Iterator[tuple[str, int, float]]:
 
 
 def usual(found: dict, series: str) -> list[dict[str, float]]:
-    """Medians over repeats of rows, columns, memory, every stage and every part of the collapse, a size a row."""
+    """Medians over repeats of rows, columns, memory, every stage, every part of the collapse ("· name") and every
+    constant ("= name"), a size a row.
+    """
     by_size: dict[tuple[int, int], list[dict]] = {}
     for row in found.get("growth", {}).get(series, []):
         if FAILED not in row:
@@ -78,7 +80,12 @@ def usual(found: dict, series: str) -> list[dict[str, float]]:
     sized = []
     for (rows, columns), mine in sorted(by_size.items()):
         first = {"rows": float(rows), "columns": float(columns), "memory": medians(mine, "memory"), "n": len(mine)}
-        spent = [row["seconds"] | {f"· {name}": value for name, value in row["parts"].items()} for row in mine]
+        spent = [
+            row["seconds"]
+            | {f"· {name}": value for name, value in row["parts"].items()}
+            | {f"= {name}": value for name, value in row.get("constants", {}).items()}
+            for row in mine
+        ]
         sized.append(first | {name: medians(spent, name) for name in dict.fromkeys(k for row in spent for k in row)})
     return sized
 

@@ -29,7 +29,7 @@ from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns
 from src.exposure import flat_exposures
 from src.nuisance import estimate
 from src.panel import PanelError, count
-from src.passes import precision_of, unchanging
+from src.passes import indicators_of, precision_of, unchanging
 from src.products import (
     TOLERANCE,
     Compensated,
@@ -40,8 +40,8 @@ from src.products import (
     eliminate,
     independent_precision,
     least_squares,
-    within_products,
 )
+from src.within import Own, within_products
 
 LOG_POINTS = 0.5  # s of counts: their log mean has a unit, so that priors need none of the data's
 LITTLE = 0.02  # of the movement of an exposure within units
@@ -238,7 +238,15 @@ def plain_products(regression: Regression) -> Compensated:
     panel = regression.panel
     outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
     columns = sp.csr_array(sp.hstack([regression.matrix, outcome], format="csr"))
-    return Compensated.of(within_products(columns, panel.unit, independent_precision(panel.weight)))
+    indicators = indicators_of(panel, [], regression.frame.periods, time_columns(regression, 0))
+    precision = independent_precision(panel.weight)
+    return Compensated.of(within_products(columns, panel.unit, precision, indicators=indicators))
+
+
+def time_columns(regression: Regression, before: int) -> slice | None:
+    """Columns of the periods, where there are any, with so many columns before those of the design."""
+    block = regression.design.blocks.get("time")
+    return None if block is None else slice(before + block.start, before + block.start + block.size)
 
 
 def whitened_products(regression: Regression, nuisance: Nuisance) -> CrossProducts:
@@ -270,14 +278,18 @@ def products_under(regression: Regression, weight: np.ndarray, codes: np.ndarray
     outcome = sp.csr_array(centred_within(panel.outcome, panel.unit)[:, None])
     columns = [*(shock_columns(panel, shock, periods) for shock in shocks), regression.matrix, outcome]
     stacked = sp.csr_array(sp.hstack(columns, format="csr"))
-    own = means = None
+    before = sum(piece.shape[1] for piece in columns[: len(shocks)])
+    own = None
     if regression.integrated:
-        own = own_rows(panel, regression.onset)
-        before, units = sum(piece.shape[1] for piece in columns[: len(shocks)]), len(panel.units)
-        padded = [sp.csr_array((units, before)), mean_effects(regression), sp.csr_array((units, 1))]
-        means = sp.csr_array(sp.hstack(padded, format="csr"))
+        padded = [
+            sp.csr_array((len(panel.units), before)),
+            mean_effects(regression),
+            sp.csr_array((len(panel.units), 1)),
+        ]
+        own = Own(own_rows(panel, regression.onset), nuisance.own, sp.csr_array(sp.hstack(padded, format="csr")))
+    indicators = indicators_of(panel, shocks, periods, time_columns(regression, before))
     precision = precision_of(panel, weight, nuisance.rho)
-    return Compensated.of(within_products(stacked, panel.unit, precision, own, nuisance.own, means))
+    return Compensated.of(within_products(stacked, panel.unit, precision, own, indicators))
 
 
 def without_shocks(products: sp.csr_array, periods: np.ndarray, shocks: list[Shock], dof: float) -> CrossProducts:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from src.command import ROOT
 from src.threads import THREADS
 
 COMPILERS = ("cc1plus", "cc1", "as", "ld", "collect2", "g++", "clang")  # whose memory is not a sampler's
-LOOK = 0.1  # seconds from one look at a process to the next
+LOOK, SELDOM = 0.1, 30  # seconds from one look at a process to the next, or so many times what a look takes
 MEGABYTE = 2**20
 FAILED = "failed"  # why a script has no result that settings explain: it is tried again
 LAST_WORDS = 300  # characters of what a failed script said
@@ -73,8 +73,7 @@ class Ended:
     wall : float
         Seconds.
     memory : float, optional
-        Largest resident memory of all its processes together, compilers aside, in MB; None where the system does not
-        tell.
+        Largest memory of all its processes together, compilers aside, in MB; None where the system does not tell.
     said : str
         The end of its standard error.
     """
@@ -179,9 +178,10 @@ def watched(process: subprocess.Popen, deadline: float) -> float | None:
     """Wait for a process to end, or for the deadline; the largest memory that its session had, in MB."""
     largest = 0.0
     while time.perf_counter() < deadline:
+        began = time.perf_counter()
         largest = max(largest, resident(process.pid))
         try:
-            process.wait(LOOK)
+            process.wait(max(LOOK, SELDOM * (time.perf_counter() - began)))  # lest looking slow it down
         except subprocess.TimeoutExpired:
             continue
         break
@@ -196,23 +196,24 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def resident(session: int) -> float:
-    """Bytes of resident memory of all processes of a session, compilers aside; 0 where the system does not tell."""
+    """Bytes of memory of all processes of a session, compilers aside, what several share counted once; 0 where the
+    system does not tell.
+    """
     total = 0
-    for status in members(session):
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        if fields.get("Name", "").strip() not in COMPILERS:
-            total += 1024 * int(fields.get("VmRSS", "0").split()[0])
+    for folder in members(session):
+        with suppress(OSError, IndexError, ValueError):  # it has ended meanwhile
+            if (folder / "comm").read_text().strip() not in COMPILERS:
+                lines = (folder / "smaps_rollup").read_text().splitlines()
+                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return float(total)
 
 
-def members(session: int) -> Iterable[str]:
-    """What /proc says of the status of every process of a session."""
+def members(session: int) -> Iterator[Path]:
+    """Where the system tells of every process of a session."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError, IndexError, ValueError):
             if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                yield (folder / "status").read_text()
-        except (OSError, IndexError, ValueError):  # it has ended meanwhile
-            continue
+                yield folder
 
 
 def machine() -> dict[str, str]:

@@ -69,6 +69,7 @@ FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "cov
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 MOST_SPREAD = np.array([1e-4, 1e2])  # of the effects of single units, the least first
+SCALES, NODES_FROM = 31, 5.0  # nodes of an integral over the scale of a unit, to so many SDs of its logarithm
 
 
 def estimate(regression: Regression, errors: Errors, s: float, start: Nuisance | None = None) -> Nuisance:
@@ -176,7 +177,7 @@ def distance(a: Nuisance, b: Nuisance, integrated: bool = False) -> float:
         changes.append(0.2 * np.log(b.nu / a.nu))
     changes.append(0.1 * (b.onset - a.onset))
     if integrated:
-        changes.append(np.log(b.own / a.own))
+        changes.append(0.5 * np.log(b.own / a.own))
     return float(np.max(np.abs(changes)))
 
 
@@ -371,33 +372,51 @@ def update_spreads(
         if name not in FIXED and levels >= LEAST_LEVELS:
             spreads[name] = float(np.sqrt((np.sum(coefficients[block] ** 2) + TYPICAL**2) / (levels + 1)))
     if effects is not None and len(effects):
-        spreads["unit"] = spread_of_effects(effects)
+        spreads["unit"] = spread_of_effects(effects, now.nu, now.ever**2)
     return replace(now, spreads=spreads)
 
 
-def spread_of_effects(effects: np.ndarray) -> float:
-    """Spread v^1/2 of the effects of single units from their marginal likelihood, the effects integrated out.
+def spread_of_effects(effects: np.ndarray, nu: float, s0: float) -> float:
+    """Spread v^1/2 of the effects of single units, from their marginal likelihood with error scales integrated out.
 
-        sum_i log(1 + d_i v) + E[b_i^2] / d_i / (1 + d_i v) + log v + TYPICAL^2 / v    is least
+        p_i(v) = integral of scaled-inverse-chi^2(w; nu, s0) w^(-p_i / 2) (1 + d_i v / w)^(-1/2)
+                 exp(-(q_i - b_i^2 v / (w + d_i v)) / (2 w)) dw
+        sum_i -2 log p_i(v) + log v + TYPICAL^2 / v    is least
 
-    Expected likelihood of the effects themselves would creep, by the share of v that a unit does not tell of.
+    over the logarithm of w by the trapezoidal rule, which is exact to many digits for what is smooth and vanishes at
+    both ends. Expected likelihood of the effects would creep, and scales held at what they are expected to be would
+    make the spread too small: a unit with a large effect would pass for one with large errors.
 
     Parameters
     ----------
-    effects : array, shape (adopter, 2)
-        d_i and E[b_i^2]; units with d_i = 0 tell nothing.
+    effects : array, shape (adopter, 4)
+        d_i, E[b_i^2], E[q_i] and p_i, as in `src.passes.Forms`; units with d_i = 0 tell nothing.
+    nu, s0 : float
+        Of the scales of adopters; all equal to s0 where nu is infinite.
     """
-    known, square = effects[effects[:, 0] > 0].T
+    known, square, q, free = effects[effects[:, 0] > 0].T[:, :, None]
+    if np.isfinite(nu):
+        reach = NODES_FROM * np.sqrt(2 / (nu + free))
+        least = np.log((nu * s0 + np.maximum(q - square / known, 0)) / (nu + free)) - reach
+        most = np.log((nu * s0 + q) / (nu + free)) + reach
+        log = least + (most - least) * np.linspace(0, 1, SCALES)
+        scale = np.exp(log)
+        base = -(nu + free) / 2 * log - (nu * s0 + q) / (2 * scale) + log / 2
+    else:
+        scale, base = np.full_like(q, s0), np.zeros_like(q)
 
     def slope(log_spread: float) -> float:
         v = np.exp(2 * log_spread)
-        over = known * v / (1 + known * v)
-        return float((over - over / (1 + known * v) * square / known).sum() + 1 - TYPICAL**2 / v)
+        total = scale + known * v
+        told = base - 0.5 * np.log(total) + square * v / (2 * scale * total)
+        share = np.exp(told - told.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        return float((share * (known * v / total - square * v / total**2)).sum() + 1 - TYPICAL**2 / v)
 
     low, high = np.log(MOST_SPREAD)
     if slope(low) >= 0 or slope(high) <= 0:
         return float(np.exp(low if slope(low) >= 0 else high))
-    return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-15)))
+    return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-14)))
 
 
 def update_shock(drawn: np.ndarray, gaps: np.ndarray, shock: Shock) -> Shock:

@@ -6,9 +6,9 @@
 with E_i = E[r_i r_i'] over the posterior of the coefficients: their mean first, then draws of their deviations from it.
 Where effects of single units are integrated out, unit i adds f_i u_i to its rows, u_i ~ Normal(0, spread^2) and f_i the
 rows that it has adopted in; then u_i given the rest is Normal((m_i - c_i'theta) / (d_i + tau), 1 / (d_i + tau)) with
-d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit. What the unit says
-of its effect before that, b_i / d_i with b_i = m_i - c_i'theta, is Normal(0, spread^2 + 1 / d_i): of the spread it
-tells through d_i and E[b_i^2], see `src.nuisance.spread_of_effects`.
+d_i = f_i'M_i f_i, c_i = X_i'M_i f_i, m_i = y_i'M_i f_i, tau = spread^-2, which is local to the unit. What the unit
+says of the spread and of its own error scale is in d_i, E[b_i^2] with b_i = m_i - c_i'theta, and its quadratic form
+before u_i is taken out, all at scale 1: see `src.nuisance.spread_of_effects`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from src.design import MEAN, NUISANCE, Regression, own_rows
 from src.errors import Errors, Nuisance, Shock, shock_columns, shocks_of
 from src.kernel import BLOCKS
 from src.panel import Panel, first_rows
-from src.products import Compensated, ar1_bands, ar1_precision, centred_within, of_own, projected, within_products
+from src.products import Compensated, ar1_bands, ar1_precision, centred_within
+from src.within import Indicators, Own, of_own, projected, within_products
 
 ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
 MANY, FEW_DRAWS = 1_000_000, 8  # rows over which chance averages out
@@ -110,6 +111,8 @@ class Workspace:
     ----------
     layout : Layout
     panel : Panel
+    shocks : list of Shock
+        With the levels of these units.
     columns : sparse array, shape (row, column)
         Shocks (the classification with most levels first), then effects, exposures, covariates and periods.
     first : sparse array, shape (row, column)
@@ -129,6 +132,7 @@ class Workspace:
 
     layout: Layout
     panel: Panel
+    shocks: list[Shock]
     columns: sp.csr_array
     first: sp.csr_array
     outcome: np.ndarray
@@ -147,10 +151,8 @@ class Workspace:
     def on(cls, regression: Regression, layout: Layout, codes: dict[str, np.ndarray]) -> Workspace:
         """The workspace of a regression, or of a block of one with `codes` of its units."""
         panel, design = regression.panel, regression.design
-        pieces = [
-            shock_columns(panel, replace(shock, code=codes[name]), layout.periods)
-            for name, shock in layout.shocks.items()
-        ]
+        shocks = [replace(shock, code=codes[name]) for name, shock in layout.shocks.items()]
+        pieces = [shock_columns(panel, shock, layout.periods) for shock in shocks]
         columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(layout.names)]], format="csr"))
         ramping = np.zeros(columns.shape[1])
         for name in (*design.groups, *design.interactions, "unit"):
@@ -160,6 +162,7 @@ class Workspace:
         return cls(
             layout,
             panel,
+            shocks,
             columns,
             sp.csr_array(onset @ columns @ sp.diags_array(ramping)),
             centred_within(panel.outcome, panel.unit) / layout.s,
@@ -194,8 +197,9 @@ class Forms:
         Sum over the units that are told of l_i.
     own, cross : float
         Of the share of differences that is there in the adoption period, see `src.nuisance.onset_beyond`.
-    effects : array, shape (adopter, 2)
-        d_i and E[b_i^2] of the effects of single units, where they are integrated out; of shape (0, 2) elsewhere.
+    effects : array, shape (adopter, 4)
+        Where effects of single units are integrated out, of shape (0, 4) elsewhere: d_i, E[b_i^2], q_i with the effect
+        in it, all at scale 1, and p_i.
     """
 
     q: np.ndarray
@@ -252,8 +256,8 @@ class Residuals:
         SD of what the effect of the unit itself adds, given all else.
     of_noise : array, shape (row, 0 or 1)
         Its part in `felt`.
-    effects : array, shape (adopter, 2)
-        As in `Forms`.
+    effects : array, shape (unit, 3)
+        d_i, E[b_i^2] and the variance of the effect given all else.
     """
 
     centre: np.ndarray
@@ -285,12 +289,12 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
     left[:, 0] += work.outcome
     nothing = np.zeros((len(left), 0))
     if not work.layout.own:
-        return Residuals(left[:, 0], left[:, 1:], felt, nothing, nothing, np.zeros((0, 2)))
+        return Residuals(left[:, 0], left[:, 1:], felt, nothing, nothing, np.zeros((0, 3)))
     f, unit = own_rows(work.panel, now.onset), work.panel.unit
     pulled, known = of_own(f, unit, precision_of(work.panel, weight, now.rho))
     variance = 1 / (known + now.own**-2.0)
     own = np.add.reduceat(pulled[:, None] * left, work.start, axis=0)
-    said = np.column_stack([known, (own**2).sum(axis=1)])[work.adopters]
+    effects = np.column_stack([known, (own**2).sum(axis=1), variance])
     effect = variance[:, None] * own
     left -= f[:, None] * effect[unit]
     first = (work.panel.event_time == 0).astype(float)
@@ -301,7 +305,7 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
         felt + first[:, None] * effect[unit],
         (-f * spread)[:, None],
         (first * spread)[:, None],
-        said,
+        effects,
     )
 
 
@@ -315,7 +319,31 @@ def forms(work: Workspace, weight: np.ndarray, *, coefficients: np.ndarray, now:
     felt = np.column_stack([left.felt, left.of_noise])
     pulled = projected(felt, work.panel.unit, precision)
     own, cross = float((pulled * felt).sum()), float((pulled * left.all).sum())
-    return Forms(q, np.bincount(work.panel.unit), work.ever, told, log, own, cross, left.effects)
+    rows = np.bincount(work.panel.unit)
+    effects = of_effects(work, left, weight, rows - 1, at(now.rho)) if work.layout.own else np.zeros((0, 4))
+    return Forms(q, rows, work.ever, told, log, own, cross, effects)
+
+
+def of_effects(
+    work: Workspace, left: Residuals, weight: np.ndarray, free: np.ndarray, without: np.ndarray
+) -> np.ndarray:
+    """What adopters say of the spread of their effects, as in `Forms`.
+
+    With e the effect's mean given all else, q before it is taken out is q after it, less the part of its variance, plus
+    2 e b - e^2 d, in expectation.
+
+    Parameters
+    ----------
+    work : Workspace
+    left : Residuals
+    weight, free, without : array, shape (unit,)
+        Weights, rows - 1, and the expected quadratic forms after effects are taken out.
+    """
+    d, square, variance = left.effects.T
+    d, square = d / weight, square / weight**2
+    of_mean = variance * weight
+    q = without - d * variance + of_mean * (2 - of_mean * d) * square
+    return np.column_stack([d, square, q, free])[work.adopters]
 
 
 def weighed(
@@ -346,9 +374,11 @@ def weighed(
     if last:
         return Weighed(weight, Compensated.of(sp.csr_array((1, 1))))
     columns = sp.csr_array(sp.hstack([work.columns_at(now.onset), sp.csr_array(work.outcome[:, None])], format="csr"))
-    f = own_rows(work.panel, now.onset) if work.layout.own else None
+    own = Own(own_rows(work.panel, now.onset), now.own) if work.layout.own else None
     precision = precision_of(work.panel, weight, now.rho)
-    return Weighed(weight, Compensated.of(within_products(columns, work.panel.unit, precision, f, now.own)))
+    time = work.layout.blocks.get("time")
+    indicators = indicators_of(work.panel, work.shocks, work.layout.periods, time)
+    return Weighed(weight, Compensated.of(within_products(columns, work.panel.unit, precision, own, indicators)))
 
 
 def new_weights(
@@ -365,6 +395,12 @@ def new_weights(
     q = np.where(work.still[:, None], 0.0, q[:, : drawn.shape[1]])
     free = np.where(work.still, 0.0, np.bincount(work.panel.unit) - 1.0)
     return np.mean((now.nu + free)[:, None] / ((now.nu * s0)[:, None] + q), axis=1)
+
+
+def indicators_of(panel: Panel, shocks: list[Shock], periods: np.ndarray, time: slice | None) -> Indicators:
+    """Which columns of rows are indicators: those of shocks, and those of all periods but the first at `time`."""
+    codes, levels = tuple(shock.code for shock in shocks), tuple(shock.levels for shock in shocks)
+    return Indicators(codes, levels, np.searchsorted(periods, panel.time), len(periods), time)
 
 
 def precision_of(panel: Panel, weight: np.ndarray, rho: float) -> sp.csr_array:

@@ -1,12 +1,12 @@
-"""The algebra of evidence: precisions of the errors, cross-products with unit effects integrated out, elimination.
+"""The algebra of evidence: precisions of the errors, sums over blocks, elimination.
 
 For unit i with rows X_i, y_i, error precision P_i = V_i^-1 (up to sigma^2) and alpha_i flat,
 
     M_i = P_i - P_i 1 1'P_i / (1'P_i 1),    gram = sum_i X_i'M_i X_i,    moment = sum_i X_i'M_i y_i,    dof = n - N
 
-so sampling costs the same for 10^4 and 10^9 rows. P is sparse and block-diagonal over units: diagonal for independent
-errors, tridiagonal for AR(1) with or without gaps. M_i annihilates constants within the unit, so nothing else needs
-demeaning. Further terms are integrated out by Schur complements, under flat or Normal priors.
+(`src.within`), so sampling costs the same for 10^4 and 10^9 rows. P is sparse and block-diagonal over units: diagonal
+for independent errors, tridiagonal for AR(1) with or without gaps. M_i annihilates constants within the unit, so
+nothing else needs demeaning. Further terms are integrated out by Schur complements, under flat or Normal priors.
 
 Source: Lindley & Smith (1972) for the integration; Wooldridge (2021) for the equivalence with two-way fixed effects.
 """
@@ -20,6 +20,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from models.inputs import CrossProducts
+from src.within import within_products
 
 TOLERANCE = 1e-9
 
@@ -103,75 +104,6 @@ def ar1_precision(unit: np.ndarray, time: np.ndarray, weight: np.ndarray, rho: f
     return sp.csr_array(sp.diags_array([off, diagonal * weight, off], offsets=[-1, 0, 1]))
 
 
-def within_products(
-    columns: sp.csr_array,
-    unit: np.ndarray,
-    precision: sp.csr_array,
-    own: np.ndarray | None = None,
-    spread: float = 1.0,
-    functionals: sp.csr_array | None = None,
-) -> sp.csr_array:
-    """sum_i C_i'M_i C_i, sparse, shape (column, column), symmetric up to rounding.
-
-    With an effect of its own for every unit, f_i u_i with u_i ~ Normal(0, spread^2), integrated out too:
-
-        sum_i C_i'M_i C_i - c_i c_i' / (d_i + spread^-2),    c_i = C_i'M_i f_i,    d_i = f_i'M_i f_i
-
-    and with functionals g = sum_i h_i u_i in the place of columns that are zero: there c_i is -h_i, so that, once all
-    else but theta and the outcome y is eliminated, g given theta is Normal((g, y) - (g, theta)'theta, -(g, g)).
-
-    Parameters
-    ----------
-    columns : sparse array, shape (row, column)
-    unit : array of int, shape (row,)
-        Unit of each row.
-    precision : sparse array, shape (row, row)
-        Block-diagonal over units.
-    own : array, shape (row,), optional
-        f.
-    spread : float
-    functionals : sparse array, shape (unit, column), optional
-        h.
-    """
-    known_units, unit = np.unique(unit, return_inverse=True)
-    rows, units = len(unit), len(known_units)
-    whitened = precision @ columns
-    ones = precision @ np.ones(rows)
-
-    def of_units(values: np.ndarray, what: sp.csr_array) -> sp.csr_array:
-        """Weighted sums over the rows of every unit."""
-        return sp.csr_array((values, (unit, np.arange(rows))), shape=(units, rows)) @ what
-
-    sums = of_units(np.ones(rows), whitened)
-    # one product of stacked arrays: sparse sums of products would cost more than the products
-    left, right = [columns, sums], [whitened, sp.csr_array(sp.diags_array(-1 / np.bincount(unit, ones)) @ sums)]
-    if own is not None:
-        pulled, known = of_own(own, unit, precision)
-        continued = of_units(pulled, columns)
-        continued.eliminate_zeros()
-        if functionals is not None:
-            continued = sp.csr_array(continued - functionals[known_units])
-        left.append(continued)
-        right.append(sp.csr_array(sp.diags_array(-(spread**2) / (1 + known * spread**2)) @ continued))
-    stacked = sp.csc_array(sp.csr_array(sp.vstack(left, format="csr")))
-    return sp.csr_array(sp.csr_array(stacked.T) @ sp.csr_array(sp.vstack(right, format="csr")))
-
-
-def of_own(own: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """M_i f_i, shape (row,), and f_i'M_i f_i, shape (unit,), of the rows f of units; parameters as of
-    `within_products`.
-    """
-    pulled = projected(own[:, None], unit, precision)[:, 0]
-    return pulled, np.maximum(np.bincount(unit, own * pulled), 0.0)
-
-
-def projected(columns: np.ndarray, unit: np.ndarray, precision: sp.csr_array) -> np.ndarray:
-    """M_i X_i of dense columns, shape (row, column); parameters as of `within_products`."""
-    ones, pulled = precision @ np.ones(len(unit)), precision @ columns
-    member = sp.csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))))
-    return pulled - ones[:, None] * ((member @ pulled) / (member @ ones)[:, None])[unit]
-
-
 @dataclass(frozen=True)
 class Compensated:
     """A sum of symmetric sparse arrays with what rounding took from it (Knuth's two-sum), so that blocks may be many.
@@ -186,9 +118,8 @@ class Compensated:
     low: sp.csr_array
 
     @classmethod
-    def of(cls, array: sp.csr_array) -> Compensated:
-        """One array, symmetric but for rounding."""
-        upper = sp.csr_array(sp.triu(array, format="csr"))
+    def of(cls, upper: sp.csr_array) -> Compensated:
+        """One array, by its upper triangle."""
         nothing = sp.csr_array((upper.shape[0], upper.shape[1]), dtype=np.float32)
         return cls(upper, nothing)
 

@@ -223,7 +223,8 @@ def fake_scripts(monkeypatch, collapsed, reason: str = "") -> list[str]:
             assert job["covariates"] == ["x0"]
             seconds = {"load": 4e-6 * job["rows"], "collapse": 1.6e-5 * job["rows"]}
             parts = {"estimate": 1.2e-5 * job["rows"]}
-            return {"rows": job["rows"], "columns": 300, "seconds": seconds, "parts": parts, "memory": 900.0}, out
+            facts = {"rows": job["rows"], "columns": 300, "seconds": seconds, "parts": parts, "memory": 900.0}
+            return facts | {"constants": {"passes": 5}}, out
         elif name == "bench.counts":
             np.savez(npz, theta=rng.normal(size=(2, 200, 3)))
             facts |= {"before": 0.1, "rows": 640, "firms": job["firms"]}
@@ -288,6 +289,8 @@ def test_every_row_is_written_and_nothing_is_measured_twice(tmp_path, monkeypatc
     assert "| stage | 1,000,000 | 10,000,000 | slope |" in by_block
     assert "| load | 4.0 | 40 | 1.00 |" in by_block
     assert "| · estimate | 12 | 120 | 1.00 |" in by_block
+    assert "| bytes a row, in Parquet | 30.0 | 30.0 |  |" in by_block
+    assert "| passes | 5.00 | 5.00 |  |" in by_block
     growth = before + after
     for stage in (*benchmarks.STAGES, "· estimate", "· whitened_products"):
         assert growth.count(f"\n| {stage} |") == 2

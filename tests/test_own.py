@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import integrate, optimize
 
 from src import tally
 from src.average import own_effects
@@ -11,7 +11,7 @@ from src.design import MEAN, build_design, mean_effects, own_rows, regression_of
 from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import TYPICAL, estimate
+from src.nuisance import TYPICAL, estimate, spread_of_effects
 from src.passes import Workspace
 from tests.test_generate import world
 
@@ -118,6 +118,57 @@ def test_the_spread_is_where_the_likelihood_of_all_rows_is_largest():
 
     best = optimize.minimize_scalar(loss, bounds=(np.log(0.02), np.log(3.0)), method="bounded").x
     assert found.own == pytest.approx(np.exp(best), rel=0.02)
+
+
+@pytest.mark.parametrize("nu", [2.5, 40.0, np.inf])
+def test_scales_and_effects_of_units_are_integrated_out_of_what_they_say_of_the_spread(nu):
+    """By adaptive quadrature over the scale, a unit at a time."""
+    rng = np.random.default_rng(7)
+    s0, free, units = 0.7, 9, 12
+    d = rng.uniform(0.5, 4, units)
+    b = rng.normal(size=units) * np.sqrt(d + d**2 * rng.choice([0.1, 4.0], units))
+    q = b**2 / d + rng.chisquare(free - 1, units) * rng.choice([0.3, 1.0, 3.0], units)
+
+    def told(scale, k, v):
+        """Likelihood times the density of the scale, over its logarithm."""
+        total = scale + d[k] * v
+        return (
+            0.5 * np.log(scale / total)
+            - free / 2 * np.log(scale)
+            - (q[k] - b[k] ** 2 * v / total) / (2 * scale)
+            - (0 if np.isinf(nu) else nu / 2 * np.log(scale) + nu * s0 / (2 * scale))
+        )
+
+    def loss(log_spread):
+        v = np.exp(2 * log_spread)
+        if np.isinf(nu):
+            each = [told(s0, k, v) for k in range(units)]
+        else:
+            at = np.linspace(-8, 8, 4001)
+            top = [max(told(np.exp(x), k, v) for x in at[::50]) for k in range(units)]
+            each = [
+                np.log(integrate.quad(lambda x, k=k: np.exp(told(np.exp(x), k, v) - top[k]), -12, 12, limit=400)[0])
+                + top[k]
+                for k in range(units)
+            ]
+        return -2 * sum(each) + 2 * log_spread + TYPICAL**2 / v
+
+    best = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(5)), method="bounded", options={"xatol": 1e-6}).x
+    found = spread_of_effects(np.column_stack([d, b**2, q, np.full(units, free)]), nu, s0)
+    assert found == pytest.approx(np.exp(best), rel=1e-4)
+
+
+def test_a_large_effect_does_not_pass_for_large_errors():
+    """Units that tell little of their scale, drawn as the model says."""
+    rng = np.random.default_rng(8)
+    nu, s0, spread, units, before, after = 3.0, 0.5, 0.4, 4000, 4, 3
+    scale = nu * s0 / rng.chisquare(nu, units)
+    f = np.r_[np.zeros(before), np.ones(after)]
+    rows = spread * rng.normal(size=(units, 1)) * f + np.sqrt(scale)[:, None] * rng.normal(size=(units, len(f)))
+    rows -= rows.mean(axis=1, keepdims=True)
+    d = np.full(units, before * after / len(f))
+    said = np.column_stack([d, (rows @ f) ** 2, (rows**2).sum(axis=1), np.full(units, len(f) - 1)])
+    assert spread_of_effects(said, nu, s0) == pytest.approx(spread, rel=0.08)
 
 
 def test_what_the_errors_are_hardly_depends_on_whether_effects_are_columns(both):

@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse as sp
 
+from src import within
 from src.products import (
     ar1_bands,
     ar1_precision,
@@ -13,8 +14,8 @@ from src.products import (
     eliminate,
     eliminate_blocks,
     independent_precision,
-    within_products,
 )
+from src.within import Indicators, Own, within_products
 
 
 def gappy():
@@ -43,15 +44,61 @@ def test_ar1_precision_is_the_inverse_of_the_covariance(rho):
     )
 
 
+def dense_products(columns, unit, precision, f=None, spread=1.0, functionals=None):
+    """C'MC of dense columns, M one large matrix; effects of units and functionals as in `src.within`."""
+    member = (unit[:, None] == np.unique(unit)).astype(float)
+    inner = np.linalg.inv(member.T @ precision @ member)
+    projection = precision - precision @ member @ inner @ member.T @ precision
+    if f is None:
+        return columns.T @ projection @ columns
+    own = member * f[:, None]
+    continued = own.T @ projection @ columns - (0 if functionals is None else functionals)
+    precise = own.T @ projection @ own + np.eye(member.shape[1]) / spread**2
+    return columns.T @ projection @ columns - continued.T @ np.linalg.inv(precise) @ continued
+
+
 def test_within_products_are_those_of_the_dense_projection():
     rng, unit, time, weight = gappy()
     columns = rng.normal(size=(len(unit), 3))
     precision = np.linalg.inv(dense_covariance(unit, time, weight, 0.5))
-    member = (unit[:, None] == np.arange(4)).astype(float)
-    inner = np.linalg.inv(member.T @ precision @ member)
-    projection = precision - precision @ member @ inner @ member.T @ precision
     found = within_products(sp.csr_array(columns), unit, ar1_precision(unit, time, weight, 0.5))
-    np.testing.assert_allclose(found.toarray(), columns.T @ projection @ columns, atol=1e-12)
+    np.testing.assert_allclose(found.toarray(), np.triu(dense_products(columns, unit, precision)), atol=1e-12)
+
+
+@pytest.mark.parametrize("with_own", [False, True])
+@pytest.mark.parametrize("numbers", [(), (3,), (4, 3), (4, 3, 2)])
+def test_products_of_indicators_are_those_of_the_dense_projection(numbers, with_own, monkeypatch):
+    """Gaps, weights that differ within units, units that are seen once, grids of a few units at a time."""
+    monkeypatch.setattr(within, "GRIDS", 150)
+    rng = np.random.default_rng(3)
+    units, periods = 25, 6
+    seen = rng.random((units, periods)) < 0.7
+    seen[np.arange(units), rng.integers(0, periods, units)] = True
+    unit, period = np.nonzero(seen)
+    time = np.array([2, 3, 4, 7, 8, 9])[period]
+    weight = rng.uniform(0.5, 2, len(unit))
+    codes = tuple(rng.integers(0, number, units) for number in numbers)
+    at = [code[unit] * periods + period for code in codes]
+    levels = [cell[:, None] == np.arange(n * periods) for cell, n in zip(at, numbers, strict=True)]
+    sparse_ones = rng.normal(size=(len(unit), 2)) * (rng.random((len(unit), 2)) < 0.3)
+    dense = rng.normal(size=(len(unit), 2))
+    later = period[:, None] == np.arange(1, periods)
+    nothing = np.zeros((len(unit), 2))
+    columns = np.column_stack([*levels, sparse_ones, nothing, dense, later, rng.normal(size=len(unit))]).astype(float)
+    before = sum(numbers) * periods
+    f = (rng.random(units) < 0.4)[unit] * (period > 2) * rng.uniform(0.5, 1, len(unit))
+    functionals = np.zeros((units, columns.shape[1]))
+    functionals[np.unique(unit[f > 0]), before + 2] = 0.3
+    functionals[np.unique(unit[f > 0])[::2], before + 3] = 0.7
+    own = Own(f, 0.6, sp.csr_array(functionals)) if with_own else None
+    start = before + 6
+    indicators = Indicators(codes, numbers, period, periods, slice(start, start + periods - 1))
+    precision = np.linalg.inv(dense_covariance(unit, time, weight, 0.5))
+    more = (f, 0.6, functionals) if with_own else ()
+    expected = np.triu(dense_products(columns, unit, precision, *more))
+    given = (sp.csr_array(columns), unit, ar1_precision(unit, time, weight, 0.5), own)
+    np.testing.assert_allclose(within_products(*given, indicators).toarray(), expected, atol=1e-12)
+    np.testing.assert_allclose(within_products(*given).toarray(), expected, atol=1e-12)
 
 
 def shocked():
@@ -68,7 +115,8 @@ def shocked():
 def test_blocks_are_eliminated_as_by_one_large_inverse():
     unit, shocks, x, y, prior = shocked()
     stacked = sp.csr_array(np.column_stack([shocks, x, y]))
-    products = within_products(stacked, unit, independent_precision(np.ones(60)))
+    upper = within_products(stacked, unit, independent_precision(np.ones(60)))
+    products = sp.csr_array(upper + sp.triu(upper, 1).T)
     dense = products.toarray()
     own = dense[:12, :12] + scipy.linalg.block_diag(prior, prior, prior)
     expected = dense[12:, 12:] - dense[12:, :12] @ np.linalg.solve(own, dense[:12, 12:])
