@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from src.engine import Engine
     from src.passes import Layout
 
-SAMPLE, LEAST_SAMPLED = 8, 16  # one block in so many is settled first, where there are this many at least
+SAMPLE, LEAST_SAMPLED = 10, 16  # one block in so many is settled first, where there are this many at least
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class Compensated:
     def of(cls, upper: sp.csr_array) -> Compensated:
         """One array, by its upper triangle."""
         nothing = sp.csr_array((upper.shape[0], upper.shape[1]), dtype=np.float32)
-        return cls(upper, nothing)
+        return cls(compact(upper), nothing)
 
     def __add__(self, other: Compensated) -> Compensated:
         high = self.high + other.high
@@ -129,14 +129,20 @@ class Compensated:
         rest = sp.csr_array((self.high - (high - part)) + (other.high - part))
         rest.eliminate_zeros()
         rest = sp.csr_array(rest.astype(np.float32))  # what rounding takes needs few digits
-        low = self.low + other.low + rest
-        return Compensated(sp.csr_array(high), sp.csr_array(low))
+        return Compensated(compact(high), compact(self.low + other.low + rest))
 
     @property
     def value(self) -> sp.csr_array:
         """The sum, symmetric."""
         upper = sp.csr_array(self.high + self.low) if self.low.nnz else self.high
         return sp.csr_array(upper + sp.triu(upper, 1, format="csr").T)
+
+
+def compact(array: sp.csr_array) -> sp.csr_array:
+    """The array without room to spare, which sums of sparse arrays keep, and with indices no wider than they need."""
+    width = np.int32 if max(array.nnz, *array.shape) < 2**31 else np.int64
+    parts = (array.data.copy(), array.indices.astype(width), array.indptr.astype(width))
+    return sp.csr_array(parts, shape=array.shape)
 
 
 def centred_within(outcome: np.ndarray, unit: np.ndarray) -> np.ndarray:
