@@ -10,7 +10,7 @@ import json
 import logging
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def draw_all(
     table: pd.DataFrame,
     comparison: pd.DataFrame,
     others: dict[str, Callable[[], Figure | None]] | None = None,
+    already: Sequence[Path] = (),
 ) -> tuple[list[Path], list[str]]:
     """Draw every figure that the run has estimates for.
 
@@ -123,6 +124,8 @@ def draw_all(
         Columns of `comparison.csv`.
     others : dict of str to callable, optional
         Further figures by name.
+    already : sequence of Path
+        What `draw_chains` drew.
 
     Returns
     -------
@@ -132,29 +135,40 @@ def draw_all(
     notes : list of str
         One line where labels have letters that no installed font has.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     results = read(tree, table, comparison)
     families, lacking = fonts_for(letters(results, tree))
+    makers = {
+        "subgroups": lambda: subgroups(results),
+        "event_study": lambda: event_study(results),
+        "spillovers": lambda: spillovers(results),
+        "distances": lambda: distances(results),
+        **(others or {}),
+    }
+    drawn = written(folder, makers, families)
+    return [*drawn, *(already or draw_chains(folder, tree))], no_font(lacking)
+
+
+def draw_chains(folder: Path, tree: xr.DataTree) -> list[Path]:
+    """Draw trace.png, which the posterior is enough for."""
+    families, _ = fonts_for(set("".join(top_level(tree["posterior"].to_dataset()))))
+    return written(folder, {"trace": lambda: chains(tree)}, families)
+
+
+def written(folder: Path, makers: dict[str, Callable[[], Figure | None]], families: list[str]) -> list[Path]:
+    """Files of the figures that there are."""
+    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     fonts = matplotlib.rc_context(STYLE | {"font.family": families})
     # a font that was found for its letters may lack a weight
     with fonts, quiet("matplotlib.font_manager", logging.ERROR), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # said once, in the note
-        figures = {
-            "subgroups": subgroups(results),
-            "event_study": event_study(results),
-            "spillovers": spillovers(results),
-            "distances": distances(results),
-            **{name: make() for name, make in (others or {}).items()},
-            "trace": chains(tree),
-        }
-        for name, figure in figures.items():
-            if figure is None:
-                continue
-            drawn.append(folder / f"{name}.png")
-            with whole(drawn[-1]) as part:
-                figure.savefig(part, format="png", dpi=DPI)
-    return drawn, no_font(lacking)
+        for name, make in makers.items():
+            picture = make()
+            if picture is not None:
+                drawn.append(folder / f"{name}.png")
+                with whole(drawn[-1]) as part:
+                    picture.savefig(part, format="png", dpi=DPI)
+    return drawn
 
 
 def clear(folder: Path, drawn: list[Path]) -> None:

@@ -81,7 +81,7 @@ def answered(
 
     `twins` waits for what classical estimators find; they follow from sums where it is not given.
     """
-    from src import diagnose, estimand, from_sums, papers, report, terminal, trace
+    from src import diagnose, estimand, figure, from_sums, papers, report, terminal, trace
     from src.answer import answer
     from src.collapse import collapse
     from src.scrutiny import Given, scrutinise
@@ -101,6 +101,8 @@ def answered(
         folder.mkdir(parents=True, exist_ok=True)
         outcomes = estimand.dataset(found.scales["outcome"])
         trace.save(trace.with_estimands(tree, outcomes), folder / "posterior.nc")
+    with stopwatch(seconds, "figure"):
+        chains = figure.draw_chains(folder / "figures", tree) if config.figures else []
     with stopwatch(seconds, "compare"):
         classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
@@ -111,7 +113,7 @@ def answered(
     for name, table in tables.items():
         trace.write(table.to_csv(index=False), folder / f"{name}.csv")
     with stopwatch(seconds, "figure"):
-        pictures, lacking = draw(config, folder / "figures", tree, found.table, beside)
+        pictures, lacking = draw(config, folder / "figures", tree, found.table, beside, chains)
     lacking = [*beside.said.get("handled", ()), *lacking]
     terminal.handled(lacking)
     nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
@@ -350,12 +352,17 @@ def learned_kernel(config: Config, collapsed: Collapsed) -> Learned | None:
 
 
 def draw(
-    config: Config, folder: Path, tree: xr.DataTree, table: pd.DataFrame, beside: Scrutiny
+    config: Config, folder: Path, tree: xr.DataTree, table: pd.DataFrame, beside: Scrutiny, chains: list[Path]
 ) -> tuple[list[Path], list[str]]:
-    """The pictures of this run where they are wanted, and what could not be drawn; those of an earlier run go."""
+    """The pictures of this run where they are wanted, and what could not be drawn; those of an earlier run go.
+
+    `chains` is what has been drawn already.
+    """
     from src import figure
 
-    drawn = figure.draw_all(folder, tree, table, beside.comparison, beside.figures) if config.figures else ([], [])
+    drawn: tuple[list[Path], list[str]] = ([], [])
+    if config.figures:
+        drawn = figure.draw_all(folder, tree, table, beside.comparison, beside.figures, chains)
     figure.clear(folder, drawn[0])
     return drawn
 
