@@ -8,18 +8,42 @@ from __future__ import annotations
 import cProfile
 import json
 import pickle
-import resource
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from bench.growth import called_by
 from bench.panels import configured
-from src.collapse import collapse, whitened_products
+from src.collapse import Collapsed, collapse, whitened_products
+from src.errors import Errors
 from src.fit import errors_of, rows_of
+from src.nuisance import nodes_about
+from src.passes import Layout, forms, weighed
 from src.stopwatch import stopwatch
 
-WHO = {"MB of the head": resource.RUSAGE_SELF, "MB of a worker": resource.RUSAGE_CHILDREN}
+
+def largest(_: int = 0) -> float:
+    """The most memory that this process has had, in MB; NaN where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), float("nan"))
+
+
+def a_round(collapsed: Collapsed, errors: Errors) -> None:
+    """What one round of the estimate of the errors asks of rows: two passes."""
+    found, now = collapsed.regression, collapsed.nuisance
+    assert found.blocks is not None
+    layout = Layout.of(found, errors, collapsed.s)
+    rows = found.blocks.with_layout(layout)
+    columns = max(block.stop for block in layout.blocks.values())
+    nothing = np.zeros((columns, 1 + layout.draws))
+    rows.total(partial(forms, coefficients=nothing, now=now.bare, nodes=nodes_about(now.rho, 0.0)), now.weight)
+    rows.total(partial(weighed, coefficients=nothing, before=now.bare, now=now.bare), now.weight)
 
 
 def main() -> None:
@@ -38,30 +62,34 @@ def main() -> None:
         with stopwatch(seconds, "load"):
             regression, _, _ = rows_of(config, stack)
         assert regression.blocks is not None
+        errors = errors_of(config, regression)
         with stopwatch(seconds, "collapse"):
             profile.enable()
-            collapsed = collapse(regression, errors_of(config, regression))
+            collapsed = collapse(regression, errors)
             profile.disable()
         spent: dict[str, float] = {}
-        with stopwatch(spent, "pass"):
+        with stopwatch(spent, "round"):
+            a_round(collapsed, errors)
+        with stopwatch(spent, "last"):
             columns = len(whitened_products(collapsed.regression, collapsed.nuisance).moment)
-        rows, units = regression.rows, len(regression.panel.units)
-        kept = sum(path.stat().st_size for path in regression.blocks.paths)
+        rows, units, found = regression.rows, len(regression.panel.units), collapsed.nuisance
+        shocks = sum(shock.levels for shock in found.shocks.values()) * len(regression.frame.periods)
+        each = job["cores"] / (rows / 1e6)
         constants = {
-            "passes": collapsed.nuisance.passes,
+            "rounds over all rows": found.passes,
+            "seconds a round, per million rows and core": spent["round"] * each,
+            "seconds of the last pass, the same": spent["last"] * each,
             "columns of the design": columns,
-            "columns of shocks": sum(
-                shock.levels * len(regression.frame.periods) for shock in collapsed.nuisance.shocks.values()
-            ),
-            "bytes a row, in blocks": kept / rows,
-            "seconds a pass, per million rows and core": spent["pass"] * job["cores"] / (rows / 1e6),
-            "bytes a unit, at the head": len(pickle.dumps(regression.panel, protocol=5)) / units,
+            "columns of shocks": shocks,
+            "bytes a row, in blocks": sum(path.stat().st_size for path in regression.blocks.paths) / rows,
+            "bytes a unit, of what is known of units": len(pickle.dumps((regression.panel, found), protocol=5)) / units,
+            "MB of the head, at most": largest(),
+            "MB of a worker, at most": max(size for _, size in regression.blocks.engine.each(largest, range(50))),
         }
-    largest = {name: resource.getrusage(who).ru_maxrss / 1e3 for name, who in WHO.items()}
     facts = {
         "rows": rows,
         "columns": len(collapsed.evidence.moment),
-        "constants": constants | largest,
+        "constants": constants,
         "seconds": seconds,
         "parts": called_by(profile, "collapse"),
     }

@@ -215,8 +215,8 @@ def growth_tables(found: dict) -> Iterator[str]:
             shown = NOTHING if np.isnan(grows) else signed(grows)
             lines.append([stage, *(number(row.get(stage)) for row in sized), shown])
         lines.append(["MB", *(number(row["memory"], 3) for row in sized), ""])
-        for name in (key for key in sized[-1] if key.startswith("= ")):
-            lines.append([name.removeprefix("= "), *(number(row.get(name), 3) for row in sized), ""])
+        for constant in (key for key in sized[-1] if key.startswith("= ")):
+            lines.append([constant.removeprefix("= "), *(number(row.get(constant), 3) for row in sized), ""])
         lines.append(["measured", *(f"{row['n']} ×" for row in sized), ""])
         yield from table(headings, lines)
         yield ""

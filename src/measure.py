@@ -179,9 +179,10 @@ def watched(process: subprocess.Popen, deadline: float) -> float | None:
     largest = 0.0
     while time.perf_counter() < deadline:
         began = time.perf_counter()
-        largest = max(largest, resident(process.pid))
+        largest = max(largest, memory_of(process.pid))
         try:
-            process.wait(max(LOOK, SELDOM * (time.perf_counter() - began)))  # lest looking slow it down
+            pause = max(LOOK, SELDOM * (time.perf_counter() - began))  # lest looking slow it down
+            process.wait(min(pause, max(deadline - time.perf_counter(), 0.0)))
         except subprocess.TimeoutExpired:
             continue
         break
@@ -195,9 +196,10 @@ def stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def resident(session: int) -> float:
-    """Bytes of memory of all processes of a session, compilers aside, what several share counted once; 0 where the
-    system does not tell.
+def memory_of(session: int) -> float:
+    """Bytes of memory of all processes of a session, compilers aside; 0 where the system does not tell.
+
+    Of what is shared between processes, each has its part.
     """
     total = 0
     for folder in members(session):

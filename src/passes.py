@@ -199,7 +199,7 @@ class Forms:
         Of the share of differences that is there in the adoption period, see `src.nuisance.onset_beyond`.
     effects : array, shape (adopter, 4)
         Where effects of single units are integrated out, of shape (0, 4) elsewhere: d_i, E[b_i^2], q_i with the effect
-        in it, all at scale 1, and p_i.
+        in it, all at scale 1, and p_i; without adopters whose outcome never changes.
     """
 
     q: np.ndarray
@@ -343,7 +343,7 @@ def of_effects(
     d, square = d / weight, square / weight**2
     of_mean = variance * weight
     q = without - d * variance + of_mean * (2 - of_mean * d) * square
-    return np.column_stack([d, square, q, free])[work.adopters]
+    return np.column_stack([d, square, q, free])[work.adopters & ~work.still]
 
 
 def weighed(

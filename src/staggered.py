@@ -122,9 +122,16 @@ def callaway(panel: Panel, exposures: dict[str, np.ndarray], prob: float, contro
 
 
 def from_adoption(panel: Panel) -> Panel:
-    """Rows from the last period before the first adoption on: effects compare no earlier ones, see `cs`."""
+    """Rows from the last period before the first adoption on, where effects and their average compare no other.
+
+    All rows where the library weighs cells by something in earlier ones: weights, or adopters who leave before that.
+    """
     before = panel.periods[panel.periods < panel.cohort.min()]
-    return of_rows(panel, panel.time >= before.max(initial=panel.periods.min()))
+    later = panel.time >= before.max(initial=panel.periods.min())
+    adopters = np.flatnonzero(np.isfinite(panel.cohort))
+    if is_weighted(panel) or not np.isin(adopters, panel.unit[later]).all():
+        return panel
+    return of_rows(panel, later)
 
 
 def group_times(panel: Panel, control: str):

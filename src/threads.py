@@ -15,7 +15,7 @@ def single() -> None:
 
 
 def rarely_collected() -> None:
-    """Look for cycles of garbage a hundred times less often: libraries make many small objects that stay."""
+    """Look for cycles of garbage far less often: libraries make many small objects that stay."""
     gc.set_threshold(100_000, 20, 20)
 
 

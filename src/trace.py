@@ -28,7 +28,8 @@ LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas",
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
     *("panel", "read", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
-    *("design", "blocks", "products", "errors", "passes", "nuisance", "sites", "counts", "collapse", "sample"),
+    *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "counts"),
+    *("collapse", "sample"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 

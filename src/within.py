@@ -9,23 +9,27 @@ and with an effect of its own for every unit, f_i u_i with u_i ~ Normal(0, sprea
     M_i - m_i m_i' / (d_i + spread^-2)    in the place of M_i,    m_i = M_i f_i,    d_i = f_i'm_i
 
 There are two kinds of columns. *Indicators* of the levels of a classification of units in every period (those of
-shocks come first; the periods themselves are a classification with one level) pick a row of their unit each, so that
-the product of two of them is an entry of the M_i of the units that both levels share, added up on the grid of periods:
+shocks, which come first; periods are one with a single level, the first period left out) pick a row of their unit each,
+so that the product of two of them is an entry of the M_i of the units that both levels share, added up on the grid of
+periods:
 
     indicator (a, t) x indicator (b, s)  =  sum over units i of a and b of M_i[t, s]
 
-Of *other* columns X_i, M_i X_i is made once, and C_i'M_i X_i is a sum of its rows wherever C_i is an indicator.
+Of *other* columns X_i, M_i X_i is made once, and C_i'M_i X_i is a sum of its rows wherever C_i is an indicator. Where
+units are seen in few of many periods, grids would be mostly empty, and indicators are treated as other columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 
 GRIDS = 4_000_000  # entries of M_i that are held at a time
+MOST_EMPTY = 4  # entries of grids for each that is not empty
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def within_products(
     """
     known_units, unit = np.unique(unit, return_inverse=True)
     size = columns.shape[1]
+    if indicators is not None and are_sparse(unit, indicators.periods):
+        indicators = None
     is_other = np.ones(size, dtype=bool)
     if indicators is not None:
         indicators = replace(indicators, codes=tuple(code[known_units] for code in indicators.codes))
@@ -110,8 +116,8 @@ def within_products(
     whitened, beside = whitened_columns(sp.csr_array(columns[:, others]), unit, precision, own, functionals)
     found = sp.csr_array(sp.csr_array(columns.T) @ whitened)
     if beside is not None:
-        found = sp.csr_array(found + placed(beside, others, (size, len(others)), rows=True))
-    found = placed(found, others, (size, size))
+        found = sp.csr_array(found + in_rows(beside, others, size))
+    found = in_columns(found, others, size)
     if indicators is None:
         return sp.csr_array(sp.triu(found, format="csr"))
     return with_indicators(found, products_of_indicators(indicators, unit, precision, own), indicators)
@@ -150,50 +156,47 @@ def whitened_columns(
     return sp.csr_array(precision @ columns - away), beside
 
 
-def placed(part: sp.csr_array, at: np.ndarray, shape: tuple[int, int], rows: bool = False) -> sp.csr_array:
-    """The columns of an array at some positions among more, and its rows as well if asked for."""
-    if not rows:
-        return sp.csr_array((part.data, at[part.indices], part.indptr), shape=shape)
+def are_sparse(unit: np.ndarray, periods: int) -> bool:
+    """Whether grids of all periods would hold little beside zeros."""
+    seen = np.bincount(unit)
+    return bool(len(seen) * periods**2 > MOST_EMPTY * (seen**2).sum())
+
+
+def in_columns(part: sp.csr_array, at: np.ndarray, size: int) -> sp.csr_array:
+    """The columns of an array at some positions among more."""
+    return sp.csr_array((part.data, at[part.indices], part.indptr), shape=(part.shape[0], size))
+
+
+def in_rows(part: sp.csr_array, at: np.ndarray, size: int) -> sp.csr_array:
+    """The rows of an array at some positions among more."""
     entries = part.tocoo()
-    return sp.csr_array((entries.data, (at[entries.row], entries.col)), shape=shape)
+    return sp.csr_array((entries.data, (at[entries.row], entries.col)), shape=(size, part.shape[1]))
 
 
 def products_of_indicators(
     indicators: Indicators, unit: np.ndarray, precision: sp.csr_array, own: Own | None
-) -> tuple[dict[tuple[int, int], sp.bsr_array], list[np.ndarray], np.ndarray]:
-    """Products of two classifications, of a classification with all periods, and of periods.
+) -> dict[tuple[int, int], sp.csr_array]:
+    """Products of two classifications, the first not after the second; all periods are the last one, with one level.
 
-    Returns
-    -------
-    dict of (int, int) to sparse array, shape (level * period, level * period)
-        The first of the two classifications not after the second.
-    list of array, shape (level, period, period)
-    array, shape (period, period)
+    Shape (level * period, level * period) each.
     """
-    numbers, periods = indicators.levels, indicators.periods
-    cells, pairs = {}, {}
-    for a in range(len(numbers)):
-        for b in range(a + 1, len(numbers)):
-            cells[a, b], pairs[a, b] = np.unique(
-                indicators.codes[a].astype(np.int64) * numbers[b] + indicators.codes[b], return_inverse=True
-            )
-    of_cells = {pair: np.zeros((len(known), periods**2)) for pair, known in cells.items()}
-    of_levels = [np.zeros((number, periods**2)) for number in numbers]
-    in_all = np.zeros(periods**2)
+    units, periods = int(unit.max()) + 1, indicators.periods
+    codes, numbers = [*indicators.codes, np.zeros(units, dtype=int)], [*indicators.levels, 1]
+    pairs = [(a, b) for a in range(len(codes)) for b in range(a + 1, len(codes))]
+    cell_of, sums = {}, {}
+    for a, b in [*pairs, (len(codes) - 1,) * 2]:
+        cells, cell_of[a, b] = np.unique(codes[a].astype(np.int64) * numbers[b] + codes[b], return_inverse=True)
+        sums[a, b] = (cells, np.zeros((len(cells), periods**2)))
     for some, grid in grids(indicators, unit, precision, own):
         flat = grid.reshape(len(grid), -1)
-        for code, sums in zip(indicators.codes, of_levels, strict=True):
-            sums += added(code[some], len(sums), flat)
-        for pair, sums in of_cells.items():
-            sums += added(pairs[pair][some], len(sums), flat)
-        in_all += flat.sum(axis=0)
-    shape = (-1, periods, periods)
-    found = {}
-    for a, sums in enumerate(of_levels):
-        found[a, a] = in_blocks(sums.reshape(shape), np.arange(len(sums)) * (numbers[a] + 1), numbers[a], numbers[a])
-    for (a, b), sums in of_cells.items():
-        found[a, b] = in_blocks(sums.reshape(shape), cells[a, b], numbers[a], numbers[b])
-    return found, [sums.reshape(shape) for sums in of_levels], in_all.reshape(periods, periods)
+        for pair, (_, total) in sums.items():
+            seen, place = np.unique(cell_of[pair][some], return_inverse=True)
+            member = sp.csr_array((np.ones(len(place)), (place, np.arange(len(place)))))
+            total[seen] += member @ flat
+    for a in range(len(codes) - 1):  # units of a level are those that it shares with the one level of all periods
+        cells, total = sums[a, len(codes) - 1]
+        sums[a, a] = (cells * (numbers[a] + 1), total)
+    return {(a, b): in_blocks(total, cells, numbers[a], numbers[b], periods) for (a, b), (cells, total) in sums.items()}
 
 
 def grids(
@@ -206,10 +209,11 @@ def grids(
     order, rows = np.argsort(unit[entries.row], kind="stable"), np.argsort(unit, kind="stable")
     row, column, value = entries.row[order], entries.col[order], entries.data[order]
     step = max(GRIDS // periods**2, 1)
-    for first in range(0, units, step):
-        last = min(first + step, units)
-        some = slice(*np.searchsorted(unit[row], [first, last]))
-        mine = rows[slice(*np.searchsorted(unit[rows], [first, last]))]
+    bounds = np.r_[np.arange(0, units, step), units]
+    of_entries = np.asarray(np.searchsorted(unit[row], bounds))
+    of_rows = np.asarray(np.searchsorted(unit[rows], bounds))
+    for k, (first, last) in enumerate(pairwise(bounds.tolist())):
+        some, mine = slice(of_entries[k], of_entries[k + 1]), rows[of_rows[k] : of_rows[k + 1]]
         grid = np.zeros((last - first, periods, periods))
         grid[unit[row[some]] - first, indicators.period[row[some]], indicators.period[column[some]]] = value[some]
         ones = grid.sum(axis=2)
@@ -220,52 +224,42 @@ def grids(
             has = np.flatnonzero(adopted.any(axis=1))
             pulled = np.einsum("utp,up->ut", grid[has], adopted[has])
             known = np.maximum(np.einsum("ut,ut->u", pulled, adopted[has]), 0.0)
-            share = own.spread**2 / (1 + known * own.spread**2)
-            grid[has] -= pulled[:, :, None] * (share[:, None] * pulled)[:, None, :]
+            pulled *= np.sqrt(own.spread**2 / (1 + known * own.spread**2))[:, None]
+            grid[has] -= pulled[:, :, None] * pulled[:, None, :]
         yield slice(first, last), grid
 
 
-def added(code: np.ndarray, levels: int, values: np.ndarray) -> np.ndarray:
-    """Sums of the values of units over levels, shape (level, ...)."""
-    shape = (levels, len(code))
-    return sp.csr_array((np.ones(len(code)), (code, np.arange(len(code)))), shape=shape) @ values
-
-
-def in_blocks(values: np.ndarray, cell: np.ndarray, rows: int, columns: int) -> sp.bsr_array:
+def in_blocks(values: np.ndarray, cell: np.ndarray, rows: int, columns: int, periods: int) -> sp.csr_array:
     """A block of shape (period, period) for each of the cells row * columns + column, in order."""
-    size = values.shape[1]
     ends = np.r_[0, np.cumsum(np.bincount(cell // columns, minlength=rows))]
-    return sp.bsr_array((values, cell % columns, ends), shape=(rows * size, columns * size))
+    blocks = (values.reshape(-1, periods, periods), cell % columns, ends)
+    found = sp.bsr_array(blocks, shape=(rows * periods, columns * periods)).tocsr()
+    found.eliminate_zeros()
+    return found
 
 
 def with_indicators(
-    found: sp.csr_array,
-    products: tuple[dict[tuple[int, int], sp.bsr_array], list[np.ndarray], np.ndarray],
-    indicators: Indicators,
+    found: sp.csr_array, products: dict[tuple[int, int], sp.csr_array], indicators: Indicators
 ) -> sp.csr_array:
     """Upper triangle of all products, from those of all columns with the others, and those of indicators."""
-    pairs, with_periods, of_periods = products
-    size, first = found.shape[0], indicators.size
-    time = None if indicators.time is None else np.arange(indicators.time.start, indicators.time.stop)
+    size, first, last = found.shape[0], indicators.size, len(indicators.levels)
     rest = sp.csr_array(found[first:, first:])
-    if time is not None:
-        place = time - first
-        dense = np.zeros((len(place), size - first))
-        dense[:, place] = of_periods[1:, 1:]
-        in_time = sp.csr_array(rest[place])
-        rest = rest + placed(sp.csr_array(in_time.T), place, rest.shape)
-        rest = rest + placed(sp.csr_array(dense), place, rest.shape, rows=True)
+    time = np.zeros(0, dtype=int)
+    if indicators.time is not None:
+        time = np.arange(indicators.time.start, indicators.time.stop) - first
+        with_time = in_columns(sp.csr_array(products[last, last][1:, 1:]), time, size - first)
+        rest = (
+            rest + in_columns(sp.csr_array(rest[time].T), time, size - first) + in_rows(with_time, time, size - first)
+        )
     strips, start = [], 0
     for a, number in enumerate(indicators.levels):
         rows = slice(start, start + number * indicators.periods)
         right = sp.csr_array(found[rows, first:])
-        if time is not None:
-            own_time = sp.csr_array(with_periods[a][:, :, 1:].reshape(-1, len(time)))
-            right = right + placed(own_time, time - first, right.shape)
+        if len(time):
+            right = right + in_columns(sp.csr_array(products[a, last][:, 1:]), time, size - first)
         before = sp.csr_array((rows.stop - rows.start, start))
-        square = sp.triu(pairs[a, a].tocsr(), format="csr")
-        later = [pairs[a, b].tocsr() for b in range(a + 1, len(indicators.levels))]
-        strips.append(sp.hstack([before, square, *later, right], format="csr"))
+        square = sp.triu(products[a, a], format="csr")
+        strips.append(sp.hstack([before, square, *(products[a, b] for b in range(a + 1, last)), right], format="csr"))
         start = rows.stop
     bottom = sp.hstack([sp.csr_array((size - first, first)), sp.triu(rest, format="csr")], format="csr")
     return sp.csr_array(sp.vstack([*strips, bottom], format="csr"))

@@ -1,5 +1,7 @@
 """Effects of single units integrated out: against a column for every adopter, and against dense algebra."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import integrate, optimize
@@ -11,8 +13,9 @@ from src.design import MEAN, build_design, mean_effects, own_rows, regression_of
 from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
-from src.nuisance import TYPICAL, estimate, spread_of_effects
-from src.passes import Workspace
+from src.nuisance import TYPICAL, estimate, posterior, spread_of_effects, starting
+from src.passes import Workspace, forms, precision_of, weighed
+from src.within import projected
 from tests.test_generate import world
 
 ERRORS = Errors("ar1", "unit", ("district", "industry"))
@@ -158,6 +161,32 @@ def test_scales_and_effects_of_units_are_integrated_out_of_what_they_say_of_the_
     assert found == pytest.approx(np.exp(best), rel=1e-4)
 
 
+def test_what_units_say_of_their_effects_is_said_at_scale_one():
+    """Dense residuals without any effect taken out, under unequal weights of units and rows, shocks and an onset."""
+    rng = np.random.default_rng(0)
+    panel = draw(world("realistic", units=200), 3, 1)
+    weight = np.exp(0.4 * rng.normal(size=len(panel.unit)))
+    panel = replace(panel, weight=weight / weight.mean())
+    frame = build_design(panel, row_shares(panel)[0], units=True)[0]
+    plain = regression_of(panel, frame.share_of, None, True, frame=frame.frame, integrated=True)
+    work = Workspace.of(plain, ERRORS, 0.5)
+    start = starting(work.layout, ERRORS, len(panel.units))
+    now = replace(start, onset=0.7, spreads=start.spreads | {"unit": 0.8})
+    of_units = np.exp(0.7 * rng.normal(size=len(panel.units)))
+    found = weighed(work, of_units, coefficients=None, before=now.bare, now=now.bare)
+    coefficients = posterior(work.layout, now, found.products.value)
+    said = forms(work, of_units, coefficients=coefficients, now=now.bare, nodes=np.array([now.rho])).effects
+
+    left = -work.columns_at(now.onset) @ coefficients
+    left[:, 0] += work.outcome
+    f = own_rows(panel, now.onset)
+    pulled = projected(np.column_stack([f, left]), panel.unit, precision_of(panel, np.ones(len(of_units)), now.rho))
+    sums = [np.bincount(panel.unit, x) for x in (f * pulled[:, 0], *(pulled[:, 0] * column for column in left.T))]
+    square = np.bincount(panel.unit, (pulled[:, 1:] * left).sum(axis=1))
+    expected = [sums[0], (np.array(sums[1:]) ** 2).sum(axis=0), square, np.bincount(panel.unit) - 1]
+    np.testing.assert_allclose(said, np.column_stack(expected)[work.adopters], rtol=1e-10)
+
+
 def test_a_large_effect_does_not_pass_for_large_errors():
     """Units that tell little of their scale, drawn as the model says."""
     rng = np.random.default_rng(8)
@@ -176,5 +205,6 @@ def test_what_the_errors_are_hardly_depends_on_whether_effects_are_columns(both)
     plain = regression_of(integrated.panel, integrated.share_of, None, True, frame=integrated.frame, integrated=True)
     found = collapse(plain, ERRORS)
     assert found.nuisance.rho == pytest.approx(collapsed.nuisance.rho, abs=0.01)
+    assert found.nuisance.onset == pytest.approx(collapsed.nuisance.onset, abs=0.1)
     np.testing.assert_allclose(found.nuisance.weight, collapsed.nuisance.weight, rtol=0.15)
     assert found.regression.integrated

@@ -65,9 +65,10 @@ def test_within_products_are_those_of_the_dense_projection():
     np.testing.assert_allclose(found.toarray(), np.triu(dense_products(columns, unit, precision)), atol=1e-12)
 
 
+@pytest.mark.parametrize("with_time", [False, True])
 @pytest.mark.parametrize("with_own", [False, True])
 @pytest.mark.parametrize("numbers", [(), (3,), (4, 3), (4, 3, 2)])
-def test_products_of_indicators_are_those_of_the_dense_projection(numbers, with_own, monkeypatch):
+def test_products_of_indicators_are_those_of_the_dense_projection(numbers, with_own, with_time, monkeypatch):
     """Gaps, weights that differ within units, units that are seen once, grids of a few units at a time."""
     monkeypatch.setattr(within, "GRIDS", 150)
     rng = np.random.default_rng(3)
@@ -92,13 +93,26 @@ def test_products_of_indicators_are_those_of_the_dense_projection(numbers, with_
     functionals[np.unique(unit[f > 0])[::2], before + 3] = 0.7
     own = Own(f, 0.6, sp.csr_array(functionals)) if with_own else None
     start = before + 6
-    indicators = Indicators(codes, numbers, period, periods, slice(start, start + periods - 1))
+    time_columns = slice(start, start + periods - 1) if with_time else None
+    indicators = Indicators(codes, numbers, period, periods, time_columns)
+    assert not within.are_sparse(unit, periods)
     precision = np.linalg.inv(dense_covariance(unit, time, weight, 0.5))
     more = (f, 0.6, functionals) if with_own else ()
     expected = np.triu(dense_products(columns, unit, precision, *more))
     given = (sp.csr_array(columns), unit, ar1_precision(unit, time, weight, 0.5), own)
     np.testing.assert_allclose(within_products(*given, indicators).toarray(), expected, atol=1e-12)
     np.testing.assert_allclose(within_products(*given).toarray(), expected, atol=1e-12)
+
+
+def test_units_seen_in_few_of_many_periods_have_no_grids(monkeypatch):
+    unit, period = np.repeat(np.arange(5), 3), np.tile([0, 1, 2], 5) + np.repeat([0, 7, 20, 30, 37], 3)
+    code = np.array([0, 1, 0, 1, 1])
+    at = code[unit] * 40 + period
+    columns = (at[:, None] == np.arange(80)).astype(float)
+    monkeypatch.setattr(within, "products_of_indicators", None)  # it would be called
+    precision = independent_precision(np.ones(15))
+    found = within_products(sp.csr_array(columns), unit, precision, None, Indicators((code,), (2,), period, 40))
+    np.testing.assert_allclose(found.toarray(), np.triu(dense_products(columns, unit, np.eye(15))), atol=1e-12)
 
 
 def shocked():

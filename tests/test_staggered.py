@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src import staggered as staggered_estimators
 from src.clusters import classifications, twfe_clusters
 from src.fit import load
 from src.frequentist import COLUMNS, twfe
+from src.panel import of_rows
 from src.staggered import bjs, cs, cs_never, did2s, sunab
 from tests.test_command import composed
 from tests.worlds import panel_of, staggered
@@ -90,6 +92,23 @@ def test_a_split_is_the_estimate_without_adopters_of_other_levels(real):
     for estimator in (cs_never, sunab):
         split = of(estimator(panel, {}, 0.95), "att_by", "204", "basin")
         assert split.estimate == pytest.approx(of(estimator(alone, {}, 0.95)).estimate, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "random gaps", "weights that change", "adopters who leave early"])
+def test_splits_from_the_first_adoption_on_are_those_of_all_periods(kind, monkeypatch):
+    world = staggered(units=150, seed=4)
+    rng = np.random.default_rng(5)
+    if kind == "weights that change":
+        world = replace(world, weight=np.exp(rng.normal(size=len(world.unit))))
+    if kind == "random gaps":
+        world = of_rows(world, rng.random(len(world.unit)) < 0.9)
+    if kind == "adopters who leave early":
+        first, last = np.nanmin(world.cohort), np.max(world.cohort[np.isfinite(world.cohort)])
+        leaves = (world.row_cohort == last) & (world.unit % 3 == 0)
+        world = of_rows(world, ~leaves | (world.time < first - 1))
+    found = cs(world, {}, 0.95)
+    monkeypatch.setattr(staggered_estimators, "from_adoption", lambda panel: panel)
+    np.testing.assert_allclose(*(t[["estimate", "se"]].to_numpy() for t in (found, cs(world, {}, 0.95))), rtol=1e-9)
 
 
 def test_levels_of_few_adopters_are_not_run():

@@ -1,5 +1,6 @@
 """What is kept is what was drawn; a killed write leaves nothing; names follow what determines the posterior."""
 
+import ast
 import json
 import logging
 
@@ -136,3 +137,25 @@ def test_run_id_follows_settings_and_data():
     one = trace.run_id({"a": 1}, "x")
     assert one == trace.run_id({"a": 1}, "x")
     assert len({one, trace.run_id({"a": 2}, "x"), trace.run_id({"a": 1}, "y")}) == 3
+
+
+def imported_by(name):
+    """Modules of src that a module imports at run time."""
+    tree = ast.parse((trace.ROOT / "src" / f"{name}.py").read_text())
+    idle = {node for part in ast.walk(tree) if is_for_types(part) for node in ast.walk(part)}
+    found = set()
+    for node in set(ast.walk(tree)) - idle:
+        if isinstance(node, ast.ImportFrom) and node.module == "src":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("src."):
+            found.add(str(node.module).removeprefix("src."))
+    return found
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def test_what_stages_import_is_a_stage_too_or_changes_no_posterior():
+    elsewhere = {"config", "engine", "machine", "stopwatch", "terminal"}
+    assert set().union(*map(imported_by, trace.STAGES)) - set(trace.STAGES) <= elsewhere
