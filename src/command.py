@@ -212,6 +212,10 @@ def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig:
     if isinstance(found, Config):
         make_replacements(found)
         found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
+        found.data.derive = {
+            name: entry_of(f"data.derive.{name}", entry, schema.DeriveConfig)
+            for name, entry in found.data.derive.items()
+        }
     check_values(found, "", type(found))
     return found
 
@@ -242,7 +246,7 @@ def columns(name: str, given: Any) -> dict[str, Any]:
         It is something else. An exposure may be a dictionary itself.
     """
     words = [*given.keys(), *given.values()] if isinstance(given, dict) else [None]
-    plain = [word for word in words if not (name == "exposures" and isinstance(word, dict))]
+    plain = [word for word in words if not (name in ("exposures", "derive") and isinstance(word, dict))]
     if not all(isinstance(word, str | int | float) and not isinstance(word, bool) for word in plain):
         raise UserError(f"data.{name}={given} is not a dictionary of columns; give one as in 'data.{name}={{a: b}}'")
     return {str(key): entry if isinstance(entry, dict) else str(entry) for key, entry in given.items()}
@@ -258,18 +262,30 @@ def exposure(name: str, entry: Any) -> str | schema.ExposureConfig:
     """
     if isinstance(entry, str | int | float) and not isinstance(entry, bool):
         return str(entry)
-    known = [f.name for f in fields(schema.ExposureConfig)]
+    return entry_of(f"data.exposures.{name}", entry, schema.ExposureConfig)
+
+
+def entry_of[T](setting: str, entry: Any, kind: type[T]) -> T:
+    """A dictionary as a dataclass.
+
+    Raises
+    ------
+    UserError
+        It is something else, or says something that the dataclass does not know.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(entry, dict):
-        raise UserError(f"data.exposures.{name}={entry} is neither a column nor a dictionary of {', '.join(known)}")
+        column = "neither a column nor" if kind is schema.ExposureConfig else "not"
+        raise UserError(f"{setting}={entry} is {column} a dictionary of {', '.join(known)}")
     for word in entry:
         if word not in known:
             hint = closest(str(word), known)
-            raise UserError(f"data.exposures.{name} has no setting {word}{hint}; choose from {', '.join(known)}")
+            raise UserError(f"{setting} has no setting {word}{hint}; choose from {', '.join(known)}")
     try:
-        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.ExposureConfig), entry))
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), entry))
     except OmegaConfBaseException as error:
-        raise UserError(f"data.exposures.{name}: {str(error).splitlines()[0]}") from error
-    assert isinstance(found, schema.ExposureConfig)
+        raise UserError(f"{setting}: {str(error).splitlines()[0]}") from error
+    assert isinstance(found, kind)
     return found
 
 

@@ -66,6 +66,27 @@ class ExposureConfig:
 
 
 @dataclass
+class DeriveConfig:
+    """One entry of data.derive: a column computed from others; see src.indices."""
+
+    index: str = choice("sa", "uncertainty", "winsorised", "log1p", "share")
+    assets: str | None = None  # column, of sa
+    founded: str | None = None  # column: year of foundation, of sa
+    deflator: str | None = None  # column by which assets are divided
+    millions: float = number(1.0, above=0)  # of the currency in one unit of assets
+    most_size: float | None = None  # cap of ln(assets in millions)
+    most_age: float | None = number(None, above=0)  # cap of the age
+    sales: str | None = None  # column, of uncertainty
+    industry: str | None = None  # column, of uncertainty
+    window: int = number(5, least=3)  # periods, the row's own the last
+    least: int = number(4, least=3)  # rows that a window needs
+    column: str | None = None  # of winsorised, log1p, share
+    of: str | None = None  # column: the denominator of a share
+    lower: float = number(0.01, least=0, below=1)  # quantiles, of winsorised
+    upper: float = number(0.99, above=0)
+
+
+@dataclass
 class DataConfig:
     """Which panel, and what its columns mean."""
 
@@ -86,6 +107,7 @@ class DataConfig:
     covariates: list[str] = field(default_factory=list)
     fixed_effects: list[str] = field(default_factory=list)  # columns whose levels have an effect in every period
     exposures: dict[str, Any] = field(default_factory=dict)  # name: column, or an ExposureConfig
+    derive: dict[str, Any] = field(default_factory=dict)  # name of a new column: a DeriveConfig
     offset: str | None = None  # column: exposure to risk of counts, above 0, in the unit that rates are per
     weights: str | None = None
     weigh_exposures: bool = False
@@ -327,6 +349,7 @@ class Replacement:
     groups: Any = None
     predictors: Any = None
     exposures: Any = None
+    derive: Any = None
 
 
 @dataclass

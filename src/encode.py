@@ -16,6 +16,7 @@ import pandas as pd
 
 from src.config import DataConfig, exposure_entries
 from src.examine import examine, judge, kept_rows, roll_of
+from src.indices import derived
 from src.panel import Factor, Panel, PanelError, Roster, Truth, count, some
 from src.read import read
 from src.ties import mapping_of
@@ -50,10 +51,10 @@ def encode(
 ) -> Panel:
     """The panel of a frame of unit-period rows.
 
-    Checked in this order: settings, columns, values, duplicates, adoption, memberships, the rows that the likelihood
-    can use, their outcome, the labels of interactions (see src.examine). Rows left out, each kind with a note: weight
-    0; outcome, covariate or treatment status missing; always-treated units; periods in which nobody is untreated. The
-    roster keeps every unit.
+    Columns of `data.derive` are computed before all else. Checked in this order: settings, columns, values, duplicates,
+    adoption, memberships, the rows that the likelihood can use, their outcome, the labels of interactions (see
+    src.examine). Rows left out, each kind with a note: weight 0; outcome, covariate or treatment status missing;
+    always-treated units; periods in which nobody is untreated. The roster keeps every unit.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def encode(
         What a user can mend: the problem, the rows, the remedy.
     """
     check_settings(data)
+    frame, derivations = derived(frame, data)
     check_columns(frame, data)
     columns = (tau, spill, mean, variance)
     seen = examine(frame.set_axis(np.arange(len(frame))), data, tuple(name for name in columns if name))
@@ -89,7 +91,7 @@ def encode(
     keep = kept_rows(seen, judged)
     check_outcome(range_of(seen.outcome[keep], seen.unit[keep]), data.outcome)
     stays = np.unique(seen.unit[keep])
-    notes = [*seen.census.notes(data), *judged.notes, *roll_of(seen, keep).notes(judged.last)]
+    notes = [*derivations, *seen.census.notes(data), *judged.notes, *roll_of(seen, keep).notes(judged.last)]
     groups = {name: factor(name, seen.member[source][stays]) for name, source in data.groups.items()}
     check_joint_labels(groups)
     truth = None

@@ -148,6 +148,11 @@ def rows_of(config: Config, stack: ExitStack) -> tuple[Regression, dict, list[st
             f"likelihood={config.likelihood.name}: counts need all rows in memory: raise engine.rows_in_memory, or use "
             "likelihood=gaussian"
         )
+    if config.data.derive:
+        raise UserError(
+            "data.derive: indices compare rows of all units, so that all need to be in memory: raise "
+            "engine.rows_in_memory, or compute the columns beforehand"
+        )
     tell = stack.enter_context(terminal.following(config.progress and terminal.is_person()))
     scratch = Path(stack.enter_context(TemporaryDirectory(prefix="hierdid-", dir=config.engine.scratch)))
     work = stack.enter_context(engine.opened(config.engine))

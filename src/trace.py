@@ -27,7 +27,7 @@ UNITLESS = ("_offset", "_length", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
-    *("panel", "read", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
+    *("panel", "read", "indices", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
     *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "counts"),
     *("collapse", "sample"),
 )
