@@ -28,6 +28,7 @@ import pandas as pd
 from src.config import DataConfig, DeriveConfig
 from src.panel import PanelError, count
 from src.read import labels, numbers
+from src.validate import closest_column
 
 SIZE, SIZE_SQUARED, AGE = -0.737, 0.043, -0.040
 FLAT = -SIZE / (2 * SIZE_SQUARED)  # log of assets in millions at which SA does not move with them
@@ -62,6 +63,8 @@ def derived(frame: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame, list[s
         values, said = INDICES[entry.index](frame, entry, data)
         frame = frame.assign(**{name: values})
         missing = int(np.isnan(values).sum())
+        if missing == len(frame):
+            raise PanelError(f"data.derive.{name}: no row has a value: check that its columns hold numbers")
         lacking = [f"missing in {count(missing, 'row')}"] if missing else []
         notes += [f"{name} ({entry.index}): {words}" for words in (*lacking, *said)]
     return frame, notes
@@ -80,7 +83,11 @@ def check_ingredients(name: str, entry: DeriveConfig, frame: pd.DataFrame) -> No
     for word in COLUMNS:
         column = getattr(entry, word)
         if column is not None and column not in frame.columns:
-            raise PanelError(f"data.derive.{name}.{word}: no column {column!r}")
+            close = closest_column(column, [str(known) for known in frame.columns])
+            hint = f" (did you mean {close!r}?)" if close else ""
+            raise PanelError(f"data.derive.{name}.{word}: no column {column!r}{hint}")
+    if entry.index == "winsorised" and entry.lower >= entry.upper:
+        raise PanelError(f"data.derive.{name}: lower={entry.lower:g} is to be below upper={entry.upper:g}")
 
 
 def sa(frame: pd.DataFrame, entry: DeriveConfig, data: DataConfig) -> Found:

@@ -110,7 +110,10 @@ def test_winsorised_logs_and_shares():
     [
         ("x", DeriveConfig("sa", assets="assets"), "index=sa needs founded"),
         ("x", DeriveConfig("share", column="sales", of="nothing"), "no column 'nothing'"),
+        ("x", DeriveConfig("log1p", column="patent"), "did you mean 'patents'"),
         ("sales", DeriveConfig("log1p", column="sales"), "have a column of this name"),
+        ("x", DeriveConfig("winsorised", column="sales", lower=0.9, upper=0.1), "lower=0.9 is to be below upper=0.1"),
+        ("x", DeriveConfig("log1p", column="firm"), "no row has a value"),
     ],
 )
 def test_entries_that_cannot_be(name, entry, said):
