@@ -13,23 +13,17 @@ from hydra import compose, initialize_config_dir
 
 from src.command import CONF, register, settings
 from src.generate import draw
+from src.panel import Panel
 
 PERIODS, FILES = 14, 8
 SHARES = {"industries": 80, "districts": 200, "missing": 0.0, "late_entry": 0.0, "early_exit": 0.0}
 ADOPTERS = 0.028  # of the units, in each of four cohorts
 
 
-def main() -> None:
-    """Draw the panel at the job's size and write it."""
-    job = json.loads(Path(sys.argv[1]).read_text())
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        world = settings(compose("recover", ["generator=realistic"])).generator
-    units = max(job["rows"] // PERIODS, 1000)
-    adopters = [int(ADOPTERS * units)] * 4
-    panel = draw(replace(world, units=units, periods=PERIODS, adopters=adopters, **SHARES), job["seed"], job["seed"])
+def frame_of(panel: Panel) -> pd.DataFrame:
+    """The rows of a generated panel as a file has them."""
     district = panel.roster.members["district"][panel.roster.position][panel.unit]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "firm": panel.units[panel.unit],
             "year": panel.time,
@@ -41,6 +35,18 @@ def main() -> None:
             **{f"x{k}": column for k, column in enumerate(panel.covariates.T)},
         }
     )
+
+
+def main() -> None:
+    """Draw the panel at the job's size and write it."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        world = settings(compose("recover", ["generator=realistic"])).generator
+    units = max(job["rows"] // PERIODS, 1000)
+    adopters = [int(ADOPTERS * units)] * 4
+    panel = draw(replace(world, units=units, periods=PERIODS, adopters=adopters, **SHARES), job["seed"], job["seed"])
+    frame = frame_of(panel)
     order = np.random.default_rng(job["seed"]).permutation(len(frame))
     folder = Path(job["folder"])
     folder.mkdir(parents=True, exist_ok=True)

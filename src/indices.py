@@ -28,7 +28,7 @@ import pandas as pd
 from src.config import DataConfig, DeriveConfig
 from src.panel import PanelError, count
 from src.read import labels, numbers
-from src.validate import closest_column
+from src.validate import check_named
 
 SIZE, SIZE_SQUARED, AGE = -0.737, 0.043, -0.040
 FLAT = -SIZE / (2 * SIZE_SQUARED)  # log of assets in millions at which SA does not move with them
@@ -59,7 +59,7 @@ def derived(frame: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame, list[s
     for name, entry in data.derive.items():
         if name in frame.columns:
             raise PanelError(f"data.derive.{name}: the data have a column of this name: give another")
-        check_ingredients(name, entry, frame)
+        check_ingredients(name, entry, frame, data)
         values, said = INDICES[entry.index](frame, entry, data)
         frame = frame.assign(**{name: values})
         missing = int(np.isnan(values).sum())
@@ -70,7 +70,7 @@ def derived(frame: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame, list[s
     return frame, notes
 
 
-def check_ingredients(name: str, entry: DeriveConfig, frame: pd.DataFrame) -> None:
+def check_ingredients(name: str, entry: DeriveConfig, frame: pd.DataFrame, data: DataConfig) -> None:
     """Refuse an entry without what its index needs.
 
     Raises
@@ -80,12 +80,8 @@ def check_ingredients(name: str, entry: DeriveConfig, frame: pd.DataFrame) -> No
     absent = [word for word in NEEDED[entry.index] if getattr(entry, word) is None]
     if absent:
         raise PanelError(f"data.derive.{name}: index={entry.index} needs {', '.join(absent)}")
-    for word in COLUMNS:
-        column = getattr(entry, word)
-        if column is not None and column not in frame.columns:
-            close = closest_column(column, [str(known) for known in frame.columns])
-            hint = f" (did you mean {close!r}?)" if close else ""
-            raise PanelError(f"data.derive.{name}.{word}: no column {column!r}{hint}")
+    own = [(f"data.derive.{name}.{word}", getattr(entry, word)) for word in COLUMNS if getattr(entry, word)]
+    check_named(frame, [("data.unit", data.unit), ("data.time", data.time), *own])
     if entry.index == "winsorised" and entry.lower >= entry.upper:
         raise PanelError(f"data.derive.{name}: lower={entry.lower:g} is to be below upper={entry.upper:g}")
 

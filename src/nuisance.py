@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -414,6 +414,7 @@ def spread_of_effects(effects: np.ndarray, nu: float, s0: float) -> float:
     else:
         scale, base = np.full_like(q, s0), np.zeros_like(q)
 
+    @cache  # the ends are asked for twice
     def slope(log_spread: float) -> float:
         v = np.exp(2 * log_spread)
         total = scale + known * v
@@ -422,7 +423,7 @@ def spread_of_effects(effects: np.ndarray, nu: float, s0: float) -> float:
         share /= share.sum(axis=1, keepdims=True)
         return float((share * (known * v / total - square * v / total**2)).sum() + 1 - TYPICAL**2 / v)
 
-    low, high = np.log(MOST_SPREAD)
+    low, high = np.log(MOST_SPREAD).tolist()
     if slope(low) >= 0 or slope(high) <= 0:
         return float(np.exp(low if slope(low) >= 0 else high))
     return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-14)))

@@ -218,7 +218,18 @@ def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
 
 
 def check_columns(frame: pd.DataFrame, data: DataConfig) -> None:
-    """Refuse a frame that is empty or lacks a column.
+    """Refuse a frame that is empty or lacks a column; see `check_named`."""
+    check_named(frame, settings_and_columns(data))
+
+
+def check_named(frame: pd.DataFrame, named: list[tuple[str, str]]) -> None:
+    """Refuse a frame that is empty or lacks a column that a setting names.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    named : list of (str, str)
+        Settings with the columns that they name.
 
     Raises
     ------
@@ -228,7 +239,7 @@ def check_columns(frame: pd.DataFrame, data: DataConfig) -> None:
     if not len(frame):
         raise PanelError("the data have no rows: give one row for each unit and period")
     existing = [str(name) for name in frame.columns]
-    missing = [(setting, name) for setting, name in settings_and_columns(data) if name not in frame.columns]
+    missing = [(setting, name) for setting, name in named if name not in frame.columns]
     if missing:
         close = {name: closest_column(name, existing) for _, name in missing}
         wanted = [
@@ -236,7 +247,7 @@ def check_columns(frame: pd.DataFrame, data: DataConfig) -> None:
             for setting, name in missing
         ]
         raise PanelError(f"no column {some(wanted)}: the columns are {some(existing, 30)}")
-    twice = [name for _, name in settings_and_columns(data) if existing.count(name) > 1]
+    twice = [name for _, name in named if existing.count(name) > 1]
     if twice:
         raise PanelError(f"several columns are named {some(dict.fromkeys(twice))}: rename all but one")
 

@@ -8,7 +8,7 @@ import pytest
 
 from src.command import UserError
 from src.config import DeriveConfig
-from src.encode import load
+from src.encode import encode, load
 from src.fit import rows_of
 from src.indices import derived
 from src.panel import PanelError
@@ -119,6 +119,21 @@ def test_winsorised_logs_and_shares():
 def test_entries_that_cannot_be(name, entry, said):
     with pytest.raises(PanelError, match=said):
         derived(firms(), settings(**{name: entry}))
+
+
+@pytest.mark.parametrize(
+    ("frame", "told", "said"),
+    [
+        (firms(), "data.time=yeer", r"no column 'yeer' \(data.time; did you mean 'year'\?\)"),
+        (firms().assign(more=1.0).rename(columns={"more": "assets"}), "data.time=year", "several columns are named"),
+        (firms().iloc[:0], "data.time=year", "the data have no rows"),
+    ],
+)
+def test_frames_that_cannot_be_are_refused_as_without_indices(frame, told, said):
+    data = settings(x=DeriveConfig("sa", assets="assets", founded="founded"))
+    data.time = told.partition("=")[2]
+    with pytest.raises(PanelError, match=said):
+        encode(frame, data, "")
 
 
 def test_an_index_is_a_covariate_like_any_other(tmp_path):

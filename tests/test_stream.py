@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench import register
 from src import blocks, design, engine, estimand, from_sums
 from src.answer import with_means
 from src.collapse import collapse
@@ -37,18 +38,7 @@ KEYS = ["estimand", "group", "level", "scale", "estimator"]
 
 def frame_of(panel) -> pd.DataFrame:
     """The rows of a panel as a user has them, in no order."""
-    district = panel.roster.members["district"][panel.roster.position][panel.unit]
-    frame = {
-        "firm": panel.units[panel.unit],
-        "year": panel.time,
-        "g": np.where(np.isinf(panel.row_cohort), np.nan, panel.row_cohort),
-        "y": panel.outcome,
-        "industry": panel.row_labels(panel.groups["industry"]),
-        "ownership": panel.row_labels(panel.groups["ownership"]),
-        "district": [f"d{code}" for code in district],
-        **{f"x{k}": column for k, column in enumerate(panel.covariates.T)},
-    }
-    return pd.DataFrame(frame).sample(frac=1, random_state=1)
+    return register.frame_of(panel).rename(columns={"cohort": "g", "outcome": "y"}).sample(frac=1, random_state=1)
 
 
 @pytest.fixture(scope="module")
