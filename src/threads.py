@@ -1,5 +1,6 @@
 """How a process runs: one thread for linear algebra, since on matrices this small more only wait for each other."""
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ def single() -> None:
 
 
 def rarely_collected() -> None:
-    """Look for cycles of garbage far less often: libraries make many small objects that stay."""
+    """Look for cycles of garbage far less often, and not at exit: libraries make many small objects that stay."""
     gc.set_threshold(100_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 @contextmanager
