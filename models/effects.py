@@ -6,6 +6,8 @@ Everything is in units of s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -28,7 +30,7 @@ def flat(block: Block, priors: Priors):
     return pm.Normal(f"{block.name}_effect", 0.0, priors.cell, dims=block.dim or None)
 
 
-def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0):
+def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0, offset: Callable | None = None):
     """Deviations of the levels of one term, shrunk towards their mean.
 
         effect_l = slope z_l + sd_<term> offset_l,    sum_l offset_l = 0,    sd_<term> ~ half-Student-t(3, priors.sd)
@@ -44,25 +46,27 @@ def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0):
         Distribution of the offsets; Student-t has 4 degrees of freedom and lets single levels stand out.
     taken : int
         Levels' worth of contrasts that other terms take: a spread is estimated from what they leave.
+    offset : callable, optional
+        Of the block: its offsets where they do not stand alone.
     """
     name, dim = block.name, block.dim
     if block.size - taken < priors.min_levels:
         deviation = pm.ZeroSumNormal(f"{name}_deviation", sigma=priors.fixed, dims=dim)
     else:
         sd = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd)
-        deviation = sd * (
-            pm.ZeroSumNormal(f"{name}_offset", dims=dim) if tails == "normal" else student_t_offset(name, dim)
-        )
+        deviation = sd * (offsets(name, (dim,), tails) if offset is None else offset(block))
     if block.predictor is not None:
         predictor = pm.Data(f"{name}_predictor", block.predictor)
         deviation = deviation + pm.Normal(f"{name}_slope", 0.0, priors.predictor) * predictor
     return pm.Deterministic(f"{name}_effect", deviation, dims=dim)
 
 
-def student_t_offset(name: str, dim: str):
-    """Student-t(4) offsets about their own mean."""
-    raw = pm.StudentT(f"{name}_offset", nu=4, mu=0.0, sigma=1.0, dims=dim)
-    return raw - pt.mean(raw)
+def offsets(name: str, dims: tuple[str, ...], tails: str):
+    """Raw deviations of a term over the last of `dims`: zero-sum normal, or Student-t(4) about their mean."""
+    if tails == "normal":
+        return pm.ZeroSumNormal(f"{name}_offset", dims=dims)
+    raw = pm.StudentT(f"{name}_offset", nu=4, mu=0.0, sigma=1.0, dims=dims)
+    return raw - pt.mean(raw, axis=-1, keepdims=True)
 
 
 def path(design: Design, priors: Priors, kind: str = "increments"):

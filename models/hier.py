@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pymc as pm
 
 from models import effects, likelihoods, spillovers
@@ -49,15 +52,19 @@ def build(
     Assumes that the levels of a term are exchangeable given its predictor, and parallel trends.
     """
     with pm.Model(coords=likelihoods.coords(design)) as model:
-        terms = effects_of(design, priors, path, tails, late, interactions, unit) | spillovers.slopes(design, priors)
-        likelihoods.gaussian(design, terms, evidence, priors)
+        deviations = partial(effects.pooled, priors=priors, tails=tails)
+        terms = effects_of(design, priors, path, late, interactions, unit, deviations)
+        likelihoods.gaussian(design, terms | spillovers.slopes(design, priors), evidence, priors)
     return model
 
 
 def effects_of(
-    design: Design, priors: Priors, path: str, tails: str, late: bool, interactions: bool, unit: bool
+    design: Design, priors: Priors, path: str, late: bool, interactions: bool, unit: bool, deviations: Callable
 ) -> dict:
-    """The terms of tau, one coefficient a level, for the model on the context stack; parameters as of `build`."""
+    """The terms of tau, one coefficient a level, for the model on the context stack; parameters as of `build`.
+
+    `deviations` gives those of a pooled term, of its block and the contrasts that other terms take.
+    """
     several_cohorts = design.blocks["cohort"].size > 1
     names = [
         *(["cohort", "cell"] if several_cohorts else []),
@@ -75,5 +82,5 @@ def effects_of(
     for name in names:
         if design.blocks[name].size > 1:
             taken = design.blocks["cohort"].size + design.blocks["path"].size - 2 if name == "cell" else 0
-            terms[name] = effects.pooled(design.blocks[name], priors, tails, taken)
+            terms[name] = deviations(design.blocks[name], taken=taken)
     return terms

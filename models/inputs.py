@@ -21,7 +21,7 @@ class Block:
     name : str
         Term of the model: "mu", "path", "cohort", "cell", a group, "a:b", "<group>_late", "unit", "trait",
         "trait_late", "lead", "exposure", "difference", "spill_<exposure>", "kernel", "kernel_any", "kernel_number",
-        "covariate", "time".
+        "earlier", "covariate", "time".
     dim : str
         Dimension of its coefficients, "" for a scalar.
     levels : tuple of str or int, length (level,)

@@ -39,8 +39,10 @@ def gaussian(design: Design, terms: dict, evidence: CrossProducts, priors: Prior
     """
     names = tuple(terms)
     used = evidence.take(design.columns(names))
-    pm.modelcontext(None).add_coord("column", design.labels(names))
-    theta = pm.Deterministic("theta", pt.concatenate([pt.atleast_1d(term) for term in terms.values()]), dims="column")
+    model = pm.modelcontext(None)
+    dim = f"{model.name}::column" if model.name else "column"
+    model.add_coord(dim, design.labels(names))
+    theta = pm.Deterministic("theta", pt.concatenate([pt.atleast_1d(term) for term in terms.values()]), dims=dim)
     sigma = pt.constant(1.0) if evidence.sigma_known else pm.LogNormal("sigma", 0.0, priors.sigma)
     # as data, not constants: one compiled model then serves every panel of the same structure
     gram, moment = pm.Data("gram", used.gram), pm.Data("moment", used.moment)

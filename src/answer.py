@@ -6,6 +6,7 @@ tree, Collapsed ─▶ averages, draws ─▶ scales ─▶ tables by the name t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from src.errors import Errors
 from src.estimand import Scales
 from src.leads import Leads, leads_of
 from src.rates import count_scales
+
+if TYPE_CHECKING:
+    from src.scrutiny import Scrutiny
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,15 @@ class Answer:
     theta : DataArray, dims (chain, draw, column)
         In units of the outcome.
     leads : Leads, optional
+    beside : Scrutiny, optional
+        What else there is to say, of a model that answers a question of its own.
     """
 
     tables: dict[str, pd.DataFrame]
     scales: Scales
-    theta: xr.DataArray
+    theta: xr.DataArray | None
     leads: Leads | None
+    beside: Scrutiny | None = None
 
     @property
     def table(self) -> pd.DataFrame:

@@ -45,7 +45,7 @@ from src.within import Own, within_products
 
 LOG_POINTS = 0.5  # s of counts: their log mean has a unit, so that priors need none of the data's
 LITTLE = 0.02  # of the movement of an exposure within units
-SATURATED = ("cell", "exposure", "difference", "kernel_any", "kernel_number")
+SATURATED = ("cell", "exposure", "difference", "earlier", "kernel_any", "kernel_number")
 
 
 @dataclass(frozen=True)

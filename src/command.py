@@ -50,6 +50,8 @@ SCHEMAS = {
     "pooled": schema.PooledConfig,
     "nopool": schema.NopoolConfig,
     "hier": schema.HierConfig,
+    "mediation": schema.MediationConfig,
+    "joint": schema.JointConfig,
     "gaussian": schema.GaussianConfig,
     "poisson_lognormal": schema.PoissonLognormalConfig,
     "poisson": schema.PoissonConfig,

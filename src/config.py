@@ -111,6 +111,8 @@ class DataConfig:
     offset: str | None = None  # column: exposure to risk of counts, above 0, in the unit that rates are per
     weights: str | None = None
     weigh_exposures: bool = False
+    mediators: list[str] = field(default_factory=list)  # columns through which adoption may act, of model=mediation
+    outcomes: list[str] = field(default_factory=list)  # columns beside the outcome, of model=joint; same transform
     membership: str = choice("error", "first", "before", default="error")
 
 
@@ -162,6 +164,29 @@ class HierConfig:
     late: bool = True
     interactions: bool = True
     unit: bool | None = None  # null: whenever likelihood.scale=unit
+
+
+@dataclass
+class MediationConfig(HierConfig):
+    """Effects on the outcome split into what goes through mediators and what does not; see src.channels."""
+
+    name: str = "mediation"
+    build: str = "models.system.build"
+    beside: str = "mediators"  # setting of data that names the other outcomes
+    answer: str = "src.channels.answer"
+    together: bool = False  # pooled terms are correlated across outcomes
+    most: float = number(0.9, above=0, below=1)  # residual correlation up to which the sensitivity curve goes
+
+
+@dataclass
+class JointConfig(HierConfig):
+    """Several outcomes, their subgroup effects and residuals correlated; see src.across."""
+
+    name: str = "joint"
+    build: str = "models.system.build"
+    beside: str = "outcomes"
+    answer: str = "src.across.answer"
+    together: bool = True
 
 
 @dataclass
@@ -300,6 +325,11 @@ class GeneratorConfig:
     spill_ratio: float = 1.0
     events: bool = False  # the outcome is a count, and all of the above are parts of its log mean
     level: float = 0.0  # average intercept
+    mediated: list[float] = field(default_factory=list)  # slope of the outcome in each mediator
+    on_mediators: list[float] = field(default_factory=list)  # average effect of own adoption on each
+    confounding: float = number(0.0, above=-1, below=1)  # correlation of the errors of the outcome and a mediator
+    beside: list[float] = field(default_factory=list)  # average effect on each further outcome
+    correlation: float = number(0.8, above=-1, below=1)  # of all that is random in one with the same in the first
 
 
 @dataclass

@@ -28,7 +28,7 @@ from scipy.special import stdtrit
 from src.config import CountiesConfig, DataConfig, ExposureConfig
 from src.contiguity import counties
 from src.coverage import EXPLAINED
-from src.encode import encode
+from src.encode import Known, encode
 from src.estimators import Estimator
 from src.frequentist import COLUMNS
 from src.panel import Panel, PanelError
@@ -108,7 +108,7 @@ def draw(world: CountiesConfig, design_seed: int, outcome_seed: int) -> Panel:
     data = DataConfig(
         name=world.name, unit="county", time="year", cohort="first", outcome="y", exposures={"near": near}
     )
-    return encode(rows, data, sha256_of(rows), "tau", spill="spill")
+    return encode(rows, data, sha256_of(rows), Known("tau", spill="spill"))
 
 
 def check_world(world: CountiesConfig) -> None:

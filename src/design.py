@@ -1,13 +1,14 @@
 """From a panel to the columns of the regression.
 
     y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference
-           + (1 - D_it) f_it + eps_it
+           + (1 - D_it) f_it + y_it'c + eps_it
 
     tau_it = mu + path_e + cohort_g + cell_gt + m_e (sum of group terms + unit_i),    m_0 = onset, else m_e = 1
 
 `Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
 independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference). `f` is there
-where the kernel of an exposure is learned; see src.kernel.
+where the kernel of an exposure is learned; see src.kernel. `c` are slopes of outcomes that come earlier in a system of
+several; see src.system.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from models.inputs import BY, Block, Design
 from src.exposure import PER_POINT, flat_exposures, is_share
 from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
+from src.products import centred_within
 
 if TYPE_CHECKING:
     from src.blocks import Blocks
@@ -285,6 +287,9 @@ def regression_of(
             dim = "kernel" if name == "kernel" else "ring"
             add(name, dim, levels, untreated[:, start : start + len(levels)])
 
+    if panel.given:
+        given = [centred_within(values, panel.unit) for values in panel.given.values()]
+        add("earlier", f"earlier_{len(given)}", tuple(panel.given), sp.csr_array(np.column_stack(given)))
     if panel.covariate_names:
         standard = (panel.covariates - frame.covariate_mean) / frame.covariate_sd
         add("covariate", "covariate", panel.covariate_names, sp.csr_array(standard))

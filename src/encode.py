@@ -8,7 +8,7 @@ What is wrong ends in a `PanelError`; what can be handled is handled and said in
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,51 @@ from src.panel import Factor, Panel, PanelError, Roster, Truth, count, some
 from src.read import read
 from src.ties import mapping_of
 from src.validate import check_columns, check_joint_labels, check_outcome, check_settings, range_of
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where a frame has what a generator knows of its outcome.
+
+    Attributes
+    ----------
+    tau : str
+        Column with the true effect of own adoption.
+    control, treated : dict of str to float
+        True effect per unit share of each exposure.
+    spill : str, optional
+        Column with the true effect of others' adoption on untreated rows, where no slope says it.
+    mean : str, optional
+        Column with the expected count without any adoption.
+    variance : str, optional
+        Column with the variance of the logarithm of the mean that a count is drawn with.
+    others : dict of str to Known
+        Of outcomes beside the first.
+    through : dict of str to float
+        True slope of the outcome in each of those that it is caused by.
+    """
+
+    tau: str
+    control: dict[str, float] = field(default_factory=dict)
+    treated: dict[str, float] = field(default_factory=dict)
+    spill: str | None = None
+    mean: str | None = None
+    variance: str | None = None
+    others: dict[str, Known] = field(default_factory=dict)
+    through: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns."""
+        mine = [name for name in (self.tau, self.spill, self.mean, self.variance) if name]
+        return tuple(dict.fromkeys([*mine, *(name for other in self.others.values() for name in other.columns)]))
+
+    def truth(self, rows: dict[str, np.ndarray], treated: np.ndarray) -> Truth:
+        """What is true of rows; columns by name, and which rows are treated, shape (row,)."""
+        spill, mean, variance = (rows[name] if name else None for name in (self.spill, self.mean, self.variance))
+        others = {name: other.truth(rows, treated) for name, other in self.others.items()}
+        tau = np.where(treated, rows[self.tau], 0.0)
+        return Truth(tau, dict(self.control), dict(self.treated), spill, mean, variance, others, dict(self.through))
 
 
 def load(data: DataConfig) -> Panel:
@@ -42,12 +87,7 @@ def encode(
     frame: pd.DataFrame,
     data: DataConfig,
     sha256: str,
-    tau: str | None = None,
-    slope_control: dict[str, float] | None = None,
-    slope_treated: dict[str, float] | None = None,
-    spill: str | None = None,
-    mean: str | None = None,
-    variance: str | None = None,
+    known: Known | None = None,
 ) -> Panel:
     """The panel of a frame of unit-period rows.
 
@@ -62,16 +102,8 @@ def encode(
         Left as it is. Messages count its rows from 1.
     data : DataConfig
     sha256 : str
-    tau : str, optional
-        Column with the true effect of own adoption, where a generator knows it.
-    slope_control, slope_treated : dict of str to float, optional
-        True effect per unit share of each exposure.
-    spill : str, optional
-        Column with the true effect of others' adoption on untreated rows, where no slope says it.
-    mean : str, optional
-        Column with the expected count without any adoption.
-    variance : str, optional
-        Column with the variance of the logarithm of the mean that a count is drawn with.
+    known : Known, optional
+        What a generator knows.
 
     Returns
     -------
@@ -85,8 +117,7 @@ def encode(
     check_settings(data)
     frame, derivations = derived(frame, data)
     check_columns(frame, data)
-    columns = (tau, spill, mean, variance)
-    seen = examine(frame.set_axis(np.arange(len(frame))), data, tuple(name for name in columns if name))
+    seen = examine(frame.set_axis(np.arange(len(frame))), data, known.columns if known else ())
     judged = judge(seen.census, data)
     keep = kept_rows(seen, judged)
     check_outcome(range_of(seen.outcome[keep], seen.unit[keep]), data.outcome)
@@ -95,10 +126,9 @@ def encode(
     groups = {name: factor(name, seen.member[source][stays]) for name, source in data.groups.items()}
     check_joint_labels(groups)
     truth = None
-    if tau is not None:
-        effect = np.where(seen.time >= seen.cohort[seen.unit], seen.extra[tau], 0.0)[keep]
-        others = [seen.extra[name][keep] if name else None for name in (spill, mean, variance)]
-        truth = Truth(effect, dict(slope_control or {}), dict(slope_treated or {}), *others)
+    if known is not None:
+        extra = {name: values[keep] for name, values in seen.extra.items()}
+        truth = known.truth(extra, (seen.time >= seen.cohort[seen.unit])[keep])
     sizes = seen.size if data.weigh_exposures else None
     mappings = {
         name: replace(mapping_of(name, entry, seen.member, seen.units, seen.cohort, sizes, notes), by=entry.by or "")
@@ -113,6 +143,7 @@ def encode(
         weight=weight / weight.mean(),
         covariates=seen.covariates[keep],
         covariate_names=tuple(data.covariates),
+        others={name: values[keep] for name, values in seen.others.items()},
         units=seen.units[stays],
         cohort=seen.cohort[stays],
         groups=groups,

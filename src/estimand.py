@@ -192,7 +192,8 @@ def dataset(scale: Scale) -> xr.Dataset:
         if levels == [""]:
             variables[name] = xr.DataArray(draws[..., mine[0]], dims=("chain", "draw"))
             continue
-        dim = dims.get(estimand, f"{group}_contrast" if estimand == "contrast" else group)
+        kind = estimand.rpartition("::")[2].replace("natural_direct", "att").replace("natural_indirect", "att")
+        dim = dims.get(kind, f"{group}_contrast" if kind.endswith("contrast") else group)
         coordinate = [int(level) for level in levels] if dim in ("event_time", "lead_time", "cohort") else levels
         variables[name] = xr.DataArray(draws[..., mine], dims=("chain", "draw", dim), coords={dim: coordinate})
     counts = {"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1])}

@@ -80,6 +80,8 @@ class Examined:
     outcome, weight : array, shape (row,)
         The outcome transformed; weights as given.
     covariates : array, shape (row, covariate)
+    others : dict of str to array, shape (row,)
+        Outcomes beside the first.
     offset : array, shape (row,), optional
     extra : dict of str to array, shape (row,)
         Columns that only a generator has.
@@ -101,6 +103,7 @@ class Examined:
     outcome: np.ndarray
     weight: np.ndarray
     covariates: np.ndarray
+    others: dict[str, np.ndarray]
     offset: np.ndarray | None
     extra: dict[str, np.ndarray]
     lost: np.ndarray
@@ -223,11 +226,14 @@ def examine(frame: pd.DataFrame, data: DataConfig, extra: tuple[str, ...] = ()) 
 
     weight = column(data.weights) if data.weights else np.ones(len(unit))
     outcome = TRANSFORMS[data.transform](column(data.outcome))
+    others = {name: column(name) for name in data.mediators}
+    others |= {name: TRANSFORMS[data.transform](column(name)) for name in data.outcomes}
     covariates = np.column_stack([column(name) for name in data.covariates] or [np.empty((len(unit), 0))])
     reasons = {
         "weight 0": weight == 0,
         f"{data.outcome} missing": np.isnan(outcome),
         **{f"{name} missing": np.isnan(x) for name, x in zip(data.covariates, covariates.T, strict=True)},
+        **{f"{name} missing": np.isnan(x) for name, x in others.items()},
         f"{data.treated} missing around adoption": doubtful,
     }
     lost = np.any(list(reasons.values()), axis=0)
@@ -241,6 +247,7 @@ def examine(frame: pd.DataFrame, data: DataConfig, extra: tuple[str, ...] = ()) 
         outcome,
         weight,
         covariates,
+        others,
         column(data.offset) if data.offset else None,
         {name: column(name) for name in extra},
         lost,

@@ -8,16 +8,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from src.command import UserError, command, folder_of
-from src.config import Config
+from src.config import Config, exposure_entries
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import xarray as xr
 
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from src.panel import Panel
     from src.report import Origin
     from src.scrutiny import Scrutiny
+    from src.system import Equation
     from src.twins import Twins
 
-TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive")  # that not every run has
+TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive", "channels")  # that not every run has
 TABLES_ONLY = ("engine", "prob", "estimators", "figures", "progress", "refit", "replace")
+NOT_OF_BUILD = ("name", "build", "beside", "answer", "most")
 PATHS = ("path", "package", "file", "loader", "parameters")
 
 
@@ -56,12 +59,13 @@ def pipeline(config: Config, begin: Begin) -> int:
     seconds: dict[str, float] = {}
     with ExitStack() as stack, stopwatch(seconds, "total"):
         with stopwatch(seconds, "load"):
+            order_of(config)  # before anything is read
             regression, shares, notes = rows_of(config, stack)
         twins = None
         if regression.blocks is None:
             counts = counts_events(config.likelihood)
             twins = begin("src.twins.twins", regression.panel, shares, config.prob, twins_of(config), counts)
-        diagnostics, folder, found, beside = answered(config, regression, notes, twins, seconds)
+        diagnostics, folder, found, beside = answered(config, regression, shares, notes, twins, seconds)
     from src import terminal, trace
 
     trace.write(as_json(diagnostics | {"seconds": seconds}), folder / "diagnostics.json")
@@ -73,6 +77,7 @@ def pipeline(config: Config, begin: Begin) -> int:
 def answered(
     config: Config,
     regression: Regression,
+    shares: dict[str, np.ndarray],
     notes: list[str],
     twins: Callable[[], Twins] | None,
     seconds: dict[str, float],
@@ -82,21 +87,21 @@ def answered(
     `twins` waits for what classical estimators find; they follow from sums where it is not given.
     """
     from src import diagnose, estimand, figure, from_sums, papers, report, terminal, trace
-    from src.answer import answer
-    from src.collapse import collapse
     from src.scrutiny import Given, scrutinise
     from src.stopwatch import stopwatch
+    from src.system import first
 
     run = trace.run_id(posterior_settings(config), regression.panel.sha256)
     folder = claimed(folder_of(run, config), run, config.refit)
     with stopwatch(seconds, "collapse"):
         errors = errors_of(config, regression)
-        collapsed = collapse(regression, errors, unpooled(config, regression), has_units(config))
-    notes = [*notes, *collapsed.notes]
-    terminal.opening(regression, notes)
-    tree = kept_or_sampled(config, collapsed, errors, run, folder, seconds)
+        system = collapsed_system(config, regression, shares, errors)
+        collapsed = first(system).collapsed
+    notes = [*notes, *dict.fromkeys(note for equation in system for note in equation.collapsed.notes)]
+    terminal.opening(regression, notes, assumption_of(config))
+    tree = kept_or_sampled(config, system, errors, run, folder, seconds)
     with stopwatch(seconds, "estimand"):
-        found = answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
+        found = answer_of(config, tree, system, errors)
     if "estimand" not in tree.children:
         folder.mkdir(parents=True, exist_ok=True)
         outcomes = estimand.dataset(found.scales["outcome"])
@@ -166,7 +171,7 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     from src.exposure import row_shares
     from src.validate import check_counts
 
-    panel = resolve(config.data.loader)(config.data)
+    panel = resolve(config.data.loader)(replace(config.data, **others_of(config)))
     if counts_events(config.likelihood):
         check_counts(panel, config.data.transform, config.data.weights)
     shares, notes = row_shares(panel)
@@ -174,10 +179,79 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     return panel, shares, [*panel.notes, *silent, *notes]
 
 
+def others_of(config: Config) -> dict[str, list[str]]:
+    """Outcomes beside the first: those of a setting that the model does not use are left alone."""
+    settings = ("mediators", "outcomes")
+    return {
+        name: getattr(config.data, name) if name == getattr(config.model, "beside", "") else [] for name in settings
+    }
+
+
 def resolve(dotted: str) -> Any:
     """The function that a dotted name in a YAML file stands for."""
     module, _, name = dotted.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def collapsed_system(
+    config: Config, regression: Regression, shares: dict[str, np.ndarray], errors: Errors
+) -> tuple[Equation, ...]:
+    """The equations of the model, collapsed: one of data.outcome, and one of each other outcome that it has."""
+    from src.collapse import collapse
+    from src.system import collapse_all, only
+
+    order = order_of(config)
+    if len(order) == 1:
+        return only(collapse(regression, errors, unpooled(config, regression), has_units(config)))
+    units = needs_units(config)
+    return collapse_all(regression.panel, shares, errors, order, units, has_units(config), config.model.together)
+
+
+def order_of(config: Config) -> tuple[str, ...]:
+    """Names of all outcomes in the order of their equations, "" for data.outcome.
+
+    Mediators come before it, others after.
+
+    Raises
+    ------
+    UserError
+        A model of several outcomes, and nothing but data.outcome; or what such a model cannot do yet.
+    """
+    from src.stream import is_streamed
+
+    setting = getattr(config.model, "beside", "")
+    if not setting:
+        return ("",)
+    others = tuple(getattr(config.data, setting))
+    which = f"model={config.model.name}"
+    if not others:
+        raise UserError(f"{which} needs data.{setting}: name the columns, as in 'data.{setting}=[first, second]'")
+    if counts_events(config.likelihood):
+        raise UserError(
+            f"{which}: outcomes are not counts here: use likelihood=gaussian, or model=hier for each of them"
+        )
+    if is_streamed(config.data, config.engine.rows_in_memory):
+        raise UserError(f"{which}: all rows need to be in memory: raise engine.rows_in_memory")
+    if any(entry.kernel == "learned" for entry in exposure_entries(config.data).values()):
+        raise UserError(f"{which}: a learned kernel is only there for one outcome: give the kernel a scale")
+    return (*others, "") if setting == "mediators" else ("", *others)
+
+
+def assumption_of(config: Config) -> str:
+    """What the answer of the model rests on beyond parallel trends; empty where there is nothing."""
+    dotted = getattr(config.model, "answer", "")
+    return str(resolve(f"{dotted.rpartition('.')[0]}.ASSUMPTION")) if dotted else ""
+
+
+def answer_of(config: Config, tree: xr.DataTree, system: tuple[Equation, ...], errors: Errors) -> Answer:
+    """The tables of the run: as the model has them, or by averages of effects alone."""
+    from src.answer import answer
+
+    dotted = getattr(config.model, "answer", "")
+    if dotted:
+        return resolve(dotted)(tree, system, config.model, config.prob, config.seed)
+    collapsed = system[0].collapsed
+    return answer(tree, collapsed, errors, priors_of(config), config.model.name, config.prob, config.seed)
 
 
 def errors_of(config: Config, regression: Regression) -> Errors:
@@ -257,7 +331,9 @@ def has_units(config: Config) -> bool:
 def posterior_settings(config: Config) -> dict:
     """The settings that determine the posterior: all but paths, and what only tables and figures use."""
     settings = {name: value for name, value in asdict(config).items() if name not in TABLES_ONLY}
-    settings["data"] = {name: value for name, value in settings["data"].items() if name not in PATHS}
+    settings["data"] = {name: value for name, value in settings["data"].items() if name not in PATHS} | others_of(
+        config
+    )
     settings["sampler"] = {name: value for name, value in settings["sampler"].items() if name != "cores"}
     return settings
 
@@ -282,17 +358,18 @@ def claimed(folder: Path, run: str, refit: bool) -> Path:
 
 
 def kept_or_sampled(
-    config: Config, collapsed: Collapsed, errors: Errors, run: str, folder: Path, seconds: dict[str, float]
+    config: Config, system: tuple[Equation, ...], errors: Errors, run: str, folder: Path, seconds: dict[str, float]
 ) -> xr.DataTree:
     """The posterior of this run: opened where it is kept, else sampled."""
     import json
 
     import xarray as xr
 
-    from src import sample, terminal, trace
+    from src import equations, sample, terminal, trace
     from src.collapse import with_common_scale
     from src.kernel import completed
     from src.stopwatch import stopwatch
+    from src.system import first, only
 
     kept = folder / "posterior.nc"
     if not config.refit and trace.kept_run_id(kept) == run:
@@ -300,14 +377,15 @@ def kept_or_sampled(
         seconds.update(json.loads(tree.attrs["seconds"]))
         terminal.reused(folder)
         return tree
+    collapsed = first(system).collapsed
     with stopwatch(seconds, "collapse"):
         learned = {"posterior": learned_kernel(config, collapsed)}
-    model, rival = build_model(config, collapsed, learned["posterior"]), None
-    if "unit_effect" in model.named_vars and errors.scale == "unit" and not errors.events:
+    model, rival = build_model(config, system, learned["posterior"]), None
+    if len(system) == 1 and "unit_effect" in model.named_vars and errors.scale == "unit" and not errors.events:
         with stopwatch(seconds, "collapse"):
             of_rival = with_common_scale(collapsed, errors)
             learned["rival"] = learned_kernel(config, of_rival)
-            rival = build_model(config, of_rival, learned["rival"])
+            rival = build_model(config, only(of_rival), learned["rival"])
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     terminal.starting(config, sample.is_compiled(model, config.sampler.backend))
     spent: dict[str, float] = {}
@@ -327,15 +405,19 @@ def kept_or_sampled(
         "seed": config.seed,
         "seconds": spent,
     }
-    return trace.assemble(sampled, collapsed, config.seed, attributes)
+    return equations.assemble(sampled, system, config.seed, attributes)
 
 
-def build_model(config: Config, collapsed: Collapsed, learned: Learned | None):
+def build_model(config: Config, system: tuple[Equation, ...], learned: Learned | None):
     """The PyMC model that `model` names, on the evidence in units of s, or on that with a learned spillover in it."""
-    priors = priors_of(config)
-    options = {name: value for name, value in asdict(config.model).items() if name not in ("name", "build")}
+    priors, collapsed = priors_of(config), system[0].collapsed
+    options = {name: value for name, value in asdict(config.model).items() if name not in NOT_OF_BUILD}
     if "unit" in options:
         options["unit"] = has_units(config)
+    if len(system) > 1:
+        designs = {equation.name: equation.collapsed.regression.design for equation in system}
+        each = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in system}
+        return resolve(config.model.build)(designs, each, priors, **options)
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 

@@ -5,6 +5,11 @@
 
     and where `events` are counted, the outcome is Poisson with the exponential of that as its mean
 
+    m_it = alpha^m_i + lambda^m_t + x_it'beta + u^m_kt + v^m_ct + eps^m_it + D_it tau^m_it      mediators
+    y_it as above + sum of slope m_it without adoption: slope tau^m_it of tau_it goes through m
+
+    further outcomes: like y, all that is random correlated with the same in y
+
     tau_it = ramp(e) (mean + ownership_o + industry_k + cohort_g + unit_sd z_i) + cell_gt
 
 Who belongs where, who adopts when, who is seen when and the covariates are the *design*; intercepts, errors, shocks
@@ -15,13 +20,14 @@ from streams of their own, so that worlds that differ in their effects alone sha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from src.config import DataConfig, GeneratorConfig
-from src.encode import encode
+from src.encode import Known, encode
 from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
 from src.synthetic import allocate, ar1, sha256_of
@@ -77,22 +83,102 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     size = of_untreated.standard_normal(world.units)
     tau = draw_effects(world, frame, volatility, size, np.random.default_rng([outcome_seed, 3]))
     untreated, mean, variance = draw_untreated(world, frame, volatility, size, of_untreated)
+    felt = spillovers(world, frame) if world.exposed else np.zeros(tau.shape)
+    others = [*draw_mediators(world, frame, volatility, size, outcome_seed)]
+    for slope, one in zip(slopes_in(world), others, strict=True):
+        untreated = untreated + slope * one.untreated
     outcome = tau + untreated
     if world.exposed:
-        outcome += spillovers(world, frame)
+        outcome += felt
+    others += draw_beside(world, frame, volatility, size, tau, untreated, outcome_seed)
     if world.events:
         outcome = np.random.default_rng([outcome_seed, 5]).poisson(np.exp(outcome)).astype(float)
-    rows = tabulate(frame, outcome, tau, mean, variance)
+    rows = tabulate(frame, outcome, tau, mean, variance, {one.name: one.columns(felt) for one in others})
     names = [f"x{j}" for j in range(len(frame.covariates))]
     data = DataConfig(
         name=world.name, unit="firm", time="year", cohort="first", outcome="y", is_log=False, covariates=names,
         groups={"industry": "industry", "ownership": "ownership"} if world.grouped else {},
         exposures={"district": "district", "industry": "industry"} if world.exposed else {},
+        mediators=[one.name for one in others if one.mediates],
+        outcomes=[one.name for one in others if not one.mediates],
     )  # fmt: skip
     control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
     treated = {name: world.spill_ratio * slope for name, slope in control.items()}
-    counted = ("mean", "variance") if world.events else (None, None)
-    return encode(rows, data, sha256_of(rows), "tau", control, treated, None, *counted)
+    mean_of, variance_of = ("mean", "variance") if world.events else (None, None)
+    nothing = dict.fromkeys(control, 0.0)
+    beside = {
+        one.name: Known(f"tau_{one.name}", *((nothing, nothing) if one.mediates else (control, treated)))
+        for one in others
+    }
+    through = dict(zip(beside, world.mediated, strict=False))
+    known = Known("tau", control, treated, None, mean_of, variance_of, beside, through)
+    return encode(rows, data, sha256_of(rows), known)
+
+
+@dataclass(frozen=True)
+class Other:
+    """An outcome beside the first.
+
+    Attributes
+    ----------
+    name : str
+    untreated, tau : array, shape (unit, period)
+        Without any adoption; effect of own adoption.
+    mediates : bool
+        Others' adoption does nothing to it.
+    """
+
+    name: str
+    untreated: np.ndarray
+    tau: np.ndarray
+    mediates: bool
+
+    def columns(self, felt: np.ndarray) -> dict[str, np.ndarray]:
+        """As in a file, with the truth; `felt` is what others' adoption does."""
+        value = self.untreated + self.tau + (0.0 if self.mediates else felt)
+        return {self.name: value, f"tau_{self.name}": self.tau}
+
+
+def slopes_in(world: GeneratorConfig) -> list[float]:
+    """What the outcome varies with each mediator: its slope, and what confounds the first.
+
+    Errors alike, one that has r / sqrt(1 - r^2) of the other beside its own is correlated with it by r.
+    """
+    slopes = list(world.mediated)
+    if slopes:
+        slopes[0] += world.confounding / np.sqrt(1 - world.confounding**2)
+    return slopes
+
+
+def draw_mediators(
+    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, size: np.ndarray, seed: int
+) -> Iterator[Other]:
+    """Mediators: errors as large as the outcome's own, effects of their own."""
+    for k, effect in enumerate(world.on_mediators):
+        rng = np.random.default_rng([seed, 6, k])
+        tau = draw_effects(replace(world, effect=effect), frame, volatility, size, rng) * (effect != 0)
+        yield Other(f"m{k}", draw_untreated(world, frame, volatility, size, rng)[0], tau, True)
+
+
+def draw_beside(
+    world: GeneratorConfig,
+    frame: Frame,
+    volatility: np.ndarray,
+    size: np.ndarray,
+    tau: np.ndarray,
+    untreated: np.ndarray,
+    seed: int,
+) -> Iterator[Other]:
+    """Further outcomes: a share of the first in all that is random, the rest their own."""
+    same, rest = world.correlation, np.sqrt(1 - world.correlation**2)
+    plain = replace(world, effect=1.0, ownership_gap=0.0, industry_sd=0.0, unit_sd=0.0, cohort_effects=[], jump=0.0)
+    for k, effect in enumerate(world.beside):
+        rng = np.random.default_rng([seed, 7, k])
+        shape = draw_effects(plain, frame, volatility, size, rng)
+        own = draw_effects(world, frame, volatility, size, rng) - world.effect * shape
+        mixed = same * (tau - world.effect * shape) + rest * own + effect * shape
+        apart = draw_untreated(world, frame, volatility, size, rng)[0]
+        yield Other(f"y{k + 1}", same * untreated + rest * apart, mixed, False)
 
 
 def check_world(world: GeneratorConfig) -> None:
@@ -119,6 +205,11 @@ def check_world(world: GeneratorConfig) -> None:
         "ramp is empty: give the share of the effect that is reached at event times 0, 1, ...": not world.ramp,
         f"on_scale={world.on_scale} and on_size={world.on_size} are correlations of one effect: their squares are to "
         "sum to 1 at most": world.on_scale**2 + world.on_size**2 > 1,
+        f"mediated={world.mediated} and on_mediators={world.on_mediators} are to be equally long: a slope and an "
+        "effect for each mediator": len(world.mediated) != len(world.on_mediators),
+        "events with mediated or beside: counts have neither mediators nor further outcomes": bool(
+            world.events and (world.mediated or world.beside)
+        ),
         f"tails={world.tails} has no finite variance: give more than 2 degrees of freedom, or 0 for normal": (
             0 < world.tails <= 2
         ),
@@ -252,7 +343,12 @@ def spillovers(world: GeneratorConfig, frame: Frame) -> np.ndarray:
 
 
 def tabulate(
-    frame: Frame, outcome: np.ndarray, tau: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    frame: Frame,
+    outcome: np.ndarray,
+    tau: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    others: dict[str, dict[str, np.ndarray]],
 ) -> pd.DataFrame:
     """Rows of the units and periods that are seen."""
     unit, period = np.nonzero(frame.seen)
@@ -270,4 +366,6 @@ def tabulate(
         "variance": variance[unit, period],
     }
     columns |= {f"x{j}": values[unit, period] for j, values in enumerate(frame.covariates)}
+    for values in others.values():
+        columns |= {name: value[unit, period] for name, value in values.items()}
     return pd.DataFrame(columns)

@@ -65,8 +65,10 @@ WEAK = {
     "time": 1e4,
     "fixed": 1e4,
     "covariate": 1e4,
+    "earlier": 1e4,
 }  # prior SDs in units of s; 1 for all else
-FIXED = ("mu", "path", "cohort", "exposure", "difference", "time", "fixed", "covariate")  # the others' are estimated
+# the spreads of all others are estimated
+FIXED = ("mu", "path", "cohort", "exposure", "difference", "earlier", "time", "fixed", "covariate")
 LEAST_LEVELS = 5  # from which on a spread is estimated
 TYPICAL = 0.5  # spread that one more level would have
 MOST_SPREAD = np.array([1e-4, 1e2])  # of the effects of single units, the least first

@@ -120,6 +120,10 @@ class Truth:
         Expected count without any adoption, where the outcome is a count.
     variance : array, shape (row,), optional
         Of the logarithm of the mean that a count is drawn with, shocks and disturbance together.
+    others : dict of str to Truth
+        Of outcomes beside the first.
+    through : dict of str to float
+        Slope of the outcome in each of those that it is caused by.
     """
 
     tau: np.ndarray
@@ -128,13 +132,16 @@ class Truth:
     spill: np.ndarray | None = None
     mean: np.ndarray | None = None
     variance: np.ndarray | None = None
+    others: dict[str, Truth] = field(default_factory=dict)
+    through: dict[str, float] = field(default_factory=dict)
 
     def of_rows(self, keep: np.ndarray) -> Truth:
         """What is true of the rows of `keep`, shape (row,)."""
         spill, mean, variance = (
             None if values is None else values[keep] for values in (self.spill, self.mean, self.variance)
         )
-        return replace(self, tau=self.tau[keep], spill=spill, mean=mean, variance=variance)
+        others = {name: truth.of_rows(keep) for name, truth in self.others.items()}
+        return replace(self, tau=self.tau[keep], spill=spill, mean=mean, variance=variance, others=others)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,10 @@ class Panel:
         Classifications whose levels have an effect of their own in every period.
     offset : array of float, shape (row,), optional
         Exposure to risk of counts, in units of what their rate is of; ones where not given.
+    others : dict of str to array of float, shape (row,)
+        Outcomes beside the first, of a model of several.
+    given : dict of str to array of float, shape (row,)
+        Outcomes on the right-hand side of the regression; see src.system.
     """
 
     name: str
@@ -191,6 +202,8 @@ class Panel:
     truth: Truth | None = None
     fixed: dict[str, Factor] = field(default_factory=dict)
     offset: np.ndarray | None = None
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+    given: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def log_offset(self) -> np.ndarray:
@@ -242,6 +255,8 @@ def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
         roster=replace(panel.roster, position=panel.roster.position[kept]),
         truth=truth,
         offset=None if panel.offset is None else panel.offset[keep],
+        others={name: values[keep] for name, values in panel.others.items()},
+        given={name: values[keep] for name, values in panel.given.items()},
     )
 
 

@@ -30,7 +30,7 @@ from src.within import Indicators, Own, of_own, projected, within_products
 ENTRIES, LEAST_DRAWS, MOST_DRAWS = 500_000, 32, 200
 MANY, FEW_DRAWS = 1_000_000, 8  # rows over which chance averages out
 LEAST_UNITS = 10  # ever- or never-treated units that can tell a scale of their own
-BESIDE = ("exposure", "difference", *BLOCKS, *NUISANCE)  # beside tau
+BESIDE = ("exposure", "difference", "earlier", *BLOCKS, *NUISANCE)  # beside tau
 
 
 @dataclass(frozen=True)

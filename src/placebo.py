@@ -137,12 +137,13 @@ def estimates(config: PlaceboConfig, panel: Panel, r: int, compiled: dict) -> pd
     from src.design import build_design
     from src.exposure import row_shares
     from src.fit import errors_of, needs_units, unpooled
+    from src.system import only
 
     shares, _ = row_shares(panel)
     regression, _ = build_design(panel, shares, needs_units(config))
     collapsed = collapse(regression, errors_of(config, regression), unpooled(config, regression))
-    theta, _ = replicate.sampled(config, collapsed, config.seed + r, compiled, {})
-    found, draws, _ = replicate.effects(theta, collapsed, config.seed + r)
+    posterior, _ = replicate.sampled(config, only(collapsed), config.seed + r, compiled, {})
+    found, draws, _ = replicate.effects(posterior["theta"], collapsed, config.seed + r)
     wanted = OWN if config.placebo == "time" else SPILLOVERS
     kept = [k for k, average in enumerate(found) if average.estimand in wanted and ":" not in average.group]
     flat = draws.reshape(-1, len(found))[:, kept]

@@ -104,12 +104,14 @@ def rehearse(study: Study) -> None:
     """
     from src.design import build_design
     from src.exposure import row_shares
-    from src.fit import errors_of
+    from src.fit import errors_of, order_of
 
     panel = study.panel(0)
     regression, _ = build_design(panel, row_shares(panel)[0])
     for model in study.models:
-        errors_of(study.config(model), regression)
+        config = study.config(model)
+        order_of(config)
+        errors_of(config, regression)
 
 
 def claimed(folder: Path, name: str, study: Study, refit: bool) -> Path:

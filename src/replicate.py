@@ -23,11 +23,20 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import counties, estimand, rates, sample, sandwich, tally, trace
+from src import counties, equations, estimand, rates, sample, sandwich, tally, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
-from src.config import SEEDS, Config, CountiesConfig, GeneratorConfig, PriorConfig, SamplerConfig
+from src.config import (
+    SEEDS,
+    Config,
+    CountiesConfig,
+    DataConfig,
+    GeneratorConfig,
+    LocalConfig,
+    PriorConfig,
+    SamplerConfig,
+)
 from src.counties import explained
 from src.coverage import EXPLAINED
 from src.design import Regression, build_design
@@ -35,10 +44,12 @@ from src.estimators import ESTIMATORS, estimate
 from src.exposure import row_shares
 from src.fit import (
     build_model,
+    collapsed_system,
     counts_events,
     errors_of,
     learned_kernel,
     needs_units,
+    order_of,
     resolve,
     unpooled,
 )
@@ -46,6 +57,7 @@ from src.kernel import completed
 from src.panel import Panel, in_one_line
 from src.spillover import spillover_effects
 from src.stopwatch import stopwatch
+from src.system import MARK, Equation, first, only
 
 MASSES = (0.5, 0.8, 0.9, 0.95)
 # beyond those that determine a posterior
@@ -55,6 +67,9 @@ SOURCES = (
     "average",
     "spillover",
     "estimand",
+    "equations",
+    "channels",
+    "across",
     "identify",
     "frequentist",
     "rings",
@@ -64,6 +79,7 @@ SOURCES = (
     "estimators",
     "replicate",
 )
+KEPT = ("theta", "sigma", equations.EARLIER)  # of the parameters
 STRIDE, MOST_DESIGNS = 100_000, 1000  # seeds of one study do not reach those of the next
 
 
@@ -112,8 +128,17 @@ class Study:
 
     def config(self, model: str) -> Config:
         """What `src.fit` would be told to fit a model of this study."""
+        world = self.world
+        mediators = [f"m{k}" for k in range(len(getattr(world, "mediated", ())))]
+        outcomes = [f"y{k + 1}" for k in range(len(getattr(world, "beside", ())))]
         return Config(
-            model=self.models[model], likelihood=self.likelihood, prior=self.prior, sampler=self.sampler, seed=self.seed
+            data=DataConfig(mediators=mediators, outcomes=outcomes),
+            model=self.models[model],
+            likelihood=self.likelihood,
+            prior=self.prior,
+            sampler=self.sampler,
+            engine=LocalConfig(),
+            seed=self.seed,
         )
 
 
@@ -172,7 +197,12 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
             if units not in evidence:
                 regression, _ = build_design(panel, shares, units)
                 evidence[units] = collapse(regression, errors_of(config, regression), unpooled(config, regression))
-        theta, checks[model] = sampled(config, evidence[units], STRIDE * study.seed + r, compiled, seconds)
+        if several(config):
+            rows, checks[model] = of_several(config, panel, shares, STRIDE * study.seed + r, compiled, seconds)
+            parts.append(rows.assign(estimator=model))
+            continue
+        posterior, checks[model] = sampled(config, only(evidence[units]), STRIDE * study.seed + r, compiled, seconds)
+        theta = posterior["theta"]
         with stopwatch(seconds, f"{model} estimands"):
             found, draws, truth = effects(theta, evidence[units], STRIDE * study.seed + r)
             rows = model_rows(found, draws, truth)
@@ -191,24 +221,46 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
     return frame
 
 
+def several(config: Config) -> bool:
+    """Whether the model has outcomes beside the first."""
+    return len(order_of(config)) > 1
+
+
+def of_several(
+    config: Config, panel: Panel, shares: dict[str, np.ndarray], seed: int, compiled: dict, seconds: dict[str, float]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Rows of a model of several outcomes, and what its sampler said."""
+    name = config.model.name
+    with stopwatch(seconds, f"{name} collapse"):
+        regression, _ = build_design(panel, shares, needs_units(config))
+        system = collapsed_system(config, regression, shares, errors_of(config, regression))
+    posterior, checks = sampled(config, system, seed, compiled, seconds)
+    with stopwatch(seconds, f"{name} estimands"):
+        estimands = resolve(f"{config.model.answer.rpartition('.')[0]}.estimands")
+        found, draws = estimands(equations.effects(posterior, system, seed % SEEDS))
+        rows = model_rows(found, draws, of_averages(found))
+    return rows, checks | {"rhat": float(az.rhat(draws[..., 0]))}
+
+
 def sampled(
-    config: Config, collapsed: Collapsed, seed: int, compiled: dict, seconds: dict[str, float]
-) -> tuple[xr.DataArray, dict[str, float]]:
-    """Draws of the coefficients in units of the outcome, dims (chain, draw, column), and the number of divergences."""
-    name, spent = config.model.name, {"compile": 0.0}
+    config: Config, system: tuple[Equation, ...], seed: int, compiled: dict, seconds: dict[str, float]
+) -> tuple[xr.Dataset, dict[str, float]]:
+    """Draws of the coefficients in units of the outcomes, and the number of divergences."""
+    name, collapsed, spent = config.model.name, first(system).collapsed, {"compile": 0.0}
     sampler = config.sampler
     options = (sampler.draws, sampler.tune, sampler.chains, 1, sampler.target_accept, seed % SEEDS, False)
     with stopwatch(seconds, f"{name} build"):
         learned = learned_kernel(config, collapsed)
-        model = build_model(config, collapsed, learned)
+        model = build_model(config, system, learned)
         descriptions = len(learned.descriptions) if learned else 0
-        key = (name, structure(collapsed.regression.design, collapsed.evidence), descriptions)
+        each = tuple(structure(e.collapsed.regression.design, e.collapsed.evidence) for e in system)
+        key = (name, each, descriptions)
     if sampler.backend == "pymc":
         tree = sample.with_pymc([model], *options, spent)[0]
     else:
         with stopwatch(spent, "compile"):
             if key not in compiled:
-                kept = ("theta",) if collapsed.evidence.sigma_known else ("theta", "sigma")
+                kept = tuple(name for name in map(str, model.named_vars) if name.rpartition(MARK)[2] in KEPT)
                 compiled[key] = sample.compile_model(model, kept)
         with stopwatch(spent, "sample"):
             tree = sample.draw_compiled(sample.with_data_of(compiled[key], model), *options)
@@ -217,7 +269,7 @@ def sampled(
     posterior = tree["posterior"].to_dataset()
     if learned is not None:
         posterior = completed(posterior, learned, collapsed.regression.design, seed % SEEDS)
-    return posterior["theta"] * collapsed.s, {"divergences": divergences}
+    return equations.in_outcome_units(posterior, system), {"divergences": divergences}
 
 
 def structure(design: Design, evidence: CrossProducts) -> tuple:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from src import further
 from src.compare import is_fixed, keyed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.design import Regression
 from src.diagnose import doubts, errors_in_words
@@ -30,6 +31,7 @@ CAPTIONS = {
     "weights": "Weights of the two-way fixed effects coefficient on effects, and the comparisons that it is made of.",
     "sensitivity": "The average effect where parallel trends may fail, by how far.",
     "predictive": "Counts drawn from the model beside those of the data: how events spread over a unit's periods.",
+    "channels": "The indirect effect through each mediator, by how far that mediator may be confounded.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }
 MARGINS = {
@@ -40,6 +42,7 @@ SUBJECTS = {
     "agreement": "Does the classical answer agree?",
     "weights": "What does two-way fixed effects average?",
     "trends": "What if trends were not parallel?",
+    "channels": "Through which channels?",
 }
 ABSENT = "–"
 SPILLS = ("spill_per_pp", "spill_at")
@@ -85,9 +88,15 @@ def render(
     notes: dict[str, int] = {}
     sections = [
         (title, [cells(row, decimals((part["high"] - part["low"]).median()), notes) for _, row in part.iterrows()])
-        for title, part in split(rows)
+        for title, part in split(rows[~further.is_further(rows)])
         if len(part)
     ]
+    beyond = pd.concat([everything, *([with_twins(table, comparison, "outcome")] if scale != "outcome" else [])])
+    for title, part in further.sections(beyond.reset_index(drop=True), scale):
+        listed = [(row, decimals(row["high"] - row["low"])) for _, row in part.iterrows()]
+        if listed:
+            mine = [cells(row, places, notes) | {"label": further.label(row, scale)} for row, places in listed]
+            sections.append((title, mine))
     folder = FileSystemLoader(Path(__file__).parent)
     pages = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return pages.get_template("report.html.jinja").render(
@@ -158,7 +167,8 @@ def in_short(rows: pd.DataFrame, beside: Scrutiny, scale: str) -> list[str]:
     else:
         sentences += list(among_groups(rows, scale))[:1]
     agreement = beside.said.get("agreement", ())
-    return [*sentences, *agreement[:1]][:3]
+    assumed = list(beside.said.get("channels", ())[:1])  # before all else
+    return [*assumed, *[*sentences, *agreement[:1]][:3]]
 
 
 def among_groups(rows: pd.DataFrame, scale: str) -> Iterator[str]:
@@ -204,6 +214,10 @@ def numbers(name: str, table: pd.DataFrame, beside: Scrutiny, scale: str) -> tup
         "trace": (
             here[here["estimand"].isin(["att", "contrast", "spill_per_pp", *MEANING])],
             ["estimand", "group", "level", "r_hat", "ess_bulk", "ess_tail"],
+        ),
+        "channels": (
+            beside.tables.get("channels", pd.DataFrame()),
+            ["mediator", "correlation", "mean", "low", "high", "p_positive"],
         ),
         "sensitivity": (
             beside.tables.get("sensitivity", pd.DataFrame()),

@@ -103,7 +103,7 @@ def scrutinise(given: Given) -> Scrutiny:
     )
     for subject, piece in (others | {"violations of parallel trends": violations}).items():
         found = together(found, attempted(subject, piece, given))
-    return found
+    return found if given.answer.beside is None else together(found, given.answer.beside)
 
 
 def attempted(subject: str, piece: Callable[[Given], Scrutiny], given: Given) -> Scrutiny:
@@ -138,6 +138,7 @@ def compared(given: Given) -> Scrutiny:
 
 def replicated(given: Given) -> Scrutiny:
     """Counts drawn from the model."""
+    assert given.answer.theta is not None  # of counts there is one outcome
     predicted = predictive.check(given.collapsed, given.answer.theta, given.seed)
     record = predictive.record(predicted[0])
     figures: Figures = {"predictive": lambda: predictive.draw(*predicted)}

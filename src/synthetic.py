@@ -3,7 +3,10 @@
     y_it = alpha_i + lambda_t + x_it'beta + u_kt + v_ct + eps_it                            untreated outcome
          + D_it tau_it + (1 - D_it) S_it'delta_control + D_it S_it'delta_treated            adoption, spillovers
 
-and in a world of `events` the outcome is Poisson with the exponential of that as its mean.
+    m_it = its own level and year + a (u_kt + v_ct + eps_it) + c (others like them) + D_it tau^m_it    mediators
+
+such that what an outcome varies beyond its design is b'm and something unrelated (`loadings`): b tau^m of its effect
+goes through m. In a world of `events` the outcome is Poisson with the exponential of that as its mean.
 
 Numbers live in data/synthetic/parameters.yaml, each with its source. Every part of the world draws from a stream of its
 own, so that worlds which differ in one option share all other draws.
@@ -12,7 +15,9 @@ own, so that worlds which differ in one option share all other draws.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +27,12 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from src.config import SyntheticConfig, exposure_entries
-from src.encode import encode
+from src.encode import Known, encode
 from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
 
 ROOT = Path(__file__).parents[1]
-STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects", "events")
+STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects", "events", "mediators")
 
 
 @dataclass(frozen=True)
@@ -40,19 +45,13 @@ class World:
         Firm-year rows sorted by firm, then year; `tau_<outcome>` is the effect of own adoption at zero exposure, in log
         points (0 on untreated rows); in a world of events `mean_<outcome>` is the expected count without any adoption,
         `variance_<outcome>` the variance of the logarithm of the mean that it is drawn with.
-    tau_column : str
-        The truth of the chosen outcome.
-    count_columns : tuple of str
-        The expected count and that variance, in a world of events.
-    slope_control, slope_treated : dict of str to float
-        Log points per unit share of each exposure, for the chosen outcome.
+    known : Known
+        Where the truth of the chosen outcome is; slopes in log points per unit share of each exposure. Of the other
+        outcomes and the mediators likewise.
     """
 
     frame: pd.DataFrame
-    tau_column: str
-    slope_control: dict[str, float]
-    slope_treated: dict[str, float]
-    count_columns: tuple[str, ...] = ()
+    known: Known
 
 
 def load(data: SyntheticConfig) -> Panel:
@@ -64,8 +63,7 @@ def load(data: SyntheticConfig) -> Panel:
         See `draw` and `src.encode.encode`.
     """
     world = draw(data)
-    slopes = (world.slope_control, world.slope_treated)
-    return encode(world.frame, data, sha256_of(world.frame), world.tau_column, *slopes, None, *world.count_columns)
+    return encode(world.frame, data, sha256_of(world.frame), world.known)
 
 
 def sha256_of(frame: pd.DataFrame) -> str:
@@ -99,7 +97,7 @@ def draw(data: SyntheticConfig) -> World:
     firms = draw_firms(parameters, data.size, rng["firms"])
     spell = draw_spells(parameters, len(firms), years, rng["listing"])
     covariates = draw_covariates(parameters, firms, spell, years, rng["covariates"])
-    untreated, mean, variance = draw_untreated(
+    untreated, noise, mean, variance = draw_untreated(
         parameters, firms, covariates, years, data.errors, data.selection, rng["outcomes"]
     )
     if parameters["events"]:
@@ -107,7 +105,9 @@ def draw(data: SyntheticConfig) -> World:
         less = idle["gap"] * (rng["events"].random(len(firms)) < idle["share"])[:, None]
         untreated, mean = untreated - less, mean * np.exp(-less)
     cohort = draw_cohorts(parameters, firms, spell, untreated, years, data.size, data.selection, rng["selection"])
-    tau = draw_effects(parameters, firms, spell.listed, cohort, years, rng["effects"])
+    reported = np.log1p([said["att"] for said in parameters["outcomes"].values()])
+    normal = partial(joint_normal, rng["effects"], parameters)
+    tau = draw_effects(parameters, firms, spell.listed, cohort, years, reported, normal)
     outcomes = untreated + tau + spill(parameters, firms, cohort[:, None] <= years, data.spillover)
 
     firm, year = np.nonzero(spell.listed)
@@ -122,13 +122,75 @@ def draw(data: SyntheticConfig) -> World:
         if parameters["events"]:
             frame[f"mean_{outcome}"] = mean[position, firm, year]
             frame[f"variance_{outcome}"] = variance[position, firm, year]
+    mediators = {} if parameters["events"] else parameters["mediators"]
+    if mediators:
+        values, effects = draw_mediators(
+            parameters, firms, spell.listed, noise[0], cohort, years, data.errors, rng["mediators"]
+        )
+        for position, name in enumerate(mediators):
+            frame[name], frame[f"tau_{name}"] = values[position, firm, year], effects[position, firm, year]
+    return World(frame, known_of(parameters, data, mediators))
 
-    slope = slopes(parameters, data.outcome, data.spillover)
+
+def known_of(parameters: dict[str, Any], data: SyntheticConfig, mediators: dict[str, Any]) -> Known:
+    """What is known of the chosen outcome, of the others, and of the mediators."""
     shares = {name: entry.share or "" for name, entry in exposure_entries(data).items()}
-    control = {name: slope[column] for name, column in shares.items() if column in slope}
-    treated = {name: parameters["spillover"]["ratio"] * value for name, value in control.items()}
-    counted = (f"mean_{data.outcome}", f"variance_{data.outcome}") if parameters["events"] else ()
-    return World(frame, f"tau_{data.outcome}", control, treated, counted)
+
+    def of(outcome: str) -> Known:
+        slope = slopes(parameters, outcome, data.spillover)
+        control = {name: slope[column] for name, column in shares.items() if column in slope}
+        treated = {name: parameters["spillover"]["ratio"] * value for name, value in control.items()}
+        counted = (f"mean_{outcome}", f"variance_{outcome}") if parameters["events"] else (None, None)
+        return Known(f"tau_{outcome}", control, treated, None, *counted)
+
+    nothing = dict.fromkeys(shares, 0.0)
+    others = {name: of(name) for name in parameters["outcomes"]}
+    others |= {name: Known(f"tau_{name}", nothing, nothing) for name in mediators}
+    tied = 1.0 if data.outcome == next(iter(parameters["outcomes"])) else parameters["correlation"]
+    through = {name: tied * law["slope"] for name, law in mediators.items()}
+    return replace(of(data.outcome), others=others, through=through)
+
+
+def loadings(mediators: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What a mediator has of the noise of the outcome, and of other noise like it, shape (mediator,) each.
+
+        m = a e + c nu,  e and nu alike:  the regression of e on m has slopes b  if  a = D b c^2,  D = 1 + sum (a / c)^2
+
+    so D solves D = 1 + D^2 sum (b c)^2, which it does where sum (b c)^2 <= 1/4.
+    """
+    b, c = (np.array([law[word] for law in mediators.values()], dtype=float) for word in ("slope", "noise"))
+    explained = float(np.sum((b * c) ** 2))
+    whole = (1 - np.sqrt(1 - 4 * explained)) / (2 * explained) if explained else 1.0
+    return whole * b * c**2, c
+
+
+def draw_mediators(
+    parameters: dict[str, Any],
+    firms: pd.DataFrame,
+    listed: np.ndarray,
+    noise: np.ndarray,
+    cohort: np.ndarray,
+    years: np.ndarray,
+    errors: str,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mediators and the effects of own adoption on them, shape (mediator, firm, year) each.
+
+    `noise` is that of the first outcome, shape (firm, year): shocks and errors.
+    """
+    laws = parameters["mediators"]
+    a, c = loadings(laws)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal((len(laws), *shape))
+
+    level = np.array([law["mean"] for law in laws.values()])[:, None] + c[:, None] * normal(len(firms))
+    year = 0.1 * c[:, None] * normal(len(years))
+    alike = sum(draw_noise(parameters, firms, years, errors, np.ones(len(laws)), normal)[0])
+    noise = a[:, None, None] * noise + c[:, None, None] * alike
+    reported = np.array([law["effect"] for law in laws.values()])
+    effects = draw_effects(parameters, firms, listed, cohort, years, reported, normal)
+    return level[:, :, None] + year[:, None, :] + noise + effects, effects
 
 
 def read_parameters(data: SyntheticConfig) -> dict[str, Any]:
@@ -289,14 +351,13 @@ def draw_untreated(
     errors: str,
     selection: str,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outcomes without any adoption, the mean of their exponential over u, v and eps, and the variance of these three,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Outcomes without any adoption, their noise (u, v and eps), the mean of their exponential over it, its variance,
     all of shape (outcome, firm, year), also for years without a row.
 
     alpha_i + lambda_t + (x_it - mean)'beta + u_kt + v_ct + eps_it: alpha correlated with mean size, u and v AR(1) over
     years, eps AR(1) with log-normal firm scales; a firm's own trend where `selection` has one.
     """
-    law, cells = parameters["errors"][errors], (len(firms), len(years))
     size = firms["mean_size"].to_numpy()
     intercept = np.array([said["intercept"] for said in parameters["outcomes"].values()])
     firm_sd = np.array([said["firm_sd"] for said in parameters["outcomes"].values()])
@@ -309,18 +370,37 @@ def draw_untreated(
 
     outcome = (intercept[:, None] + firm_sd[:, None] * alpha)[:, :, None] + lambda_[:, None, :]
     outcome += trend[:, :, None] * since + observed
-    variance = np.zeros(outcome.shape)
-    untouched = outcome.copy()
+    larger = np.array([said.get("disturbance", 1.0) for said in parameters["outcomes"].values()])
+    pieces, variance = draw_noise(parameters, firms, years, errors, larger, partial(joint_normal, rng, parameters))
+    noise = sum(pieces, np.zeros(outcome.shape))
+    return sum(pieces, outcome), noise, np.exp(outcome + variance / 2), variance
+
+
+def draw_noise(
+    parameters: dict[str, Any],
+    firms: pd.DataFrame,
+    years: np.ndarray,
+    errors: str,
+    larger: np.ndarray,
+    normal: Callable[..., np.ndarray],
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Shocks of every classification and errors, and the variance of all together, shape (series, firm, year) each.
+
+    u_kt, v_ct and eps_it: u and v AR(1) over years, eps AR(1) with log-normal firm scales, those of a series `larger`
+    times as large; `normal` draws standard normals of shape (series, *shape).
+    """
+    law, size = parameters["errors"][errors], firms["mean_size"].to_numpy()
+    variance = np.zeros((len(larger), len(firms), len(years)))
+    pieces = []
     for column, shock in law["shocks"].items():
         variance += shock["sd"] ** 2
         group = codes(firms[column])
-        outcome += shock["sd"] * ar1(joint_normal(rng, parameters, group.max() + 1, len(years)), shock["rho"])[:, group]
+        pieces.append(shock["sd"] * ar1(normal(group.max() + 1, len(years)), shock["rho"])[:, group])
     log_scale = law["spread"] * firms["volatility"].to_numpy() + law["on_size"] * size
     scale = law["sd"] * np.exp(log_scale - law["spread"] ** 2 - law["on_size"] ** 2)
-    larger = np.array([said.get("disturbance", 1.0) for said in parameters["outcomes"].values()])[:, None, None]
-    variance += (larger * scale[:, None]) ** 2
-    error = larger * scale[:, None] * ar1(joint_normal(rng, parameters, *cells), law["rho"])
-    return outcome + error, np.exp(untouched + variance / 2), variance
+    scales = larger[:, None, None] * scale[:, None]
+    pieces.append(scales * ar1(normal(len(firms), len(years)), law["rho"]))
+    return pieces, variance + scales**2
 
 
 def draw_cohorts(
@@ -364,28 +444,28 @@ def draw_effects(
     listed: np.ndarray,
     cohort: np.ndarray,
     years: np.ndarray,
-    rng: np.random.Generator,
+    reported: np.ndarray,
+    normal: Callable[..., np.ndarray],
 ) -> np.ndarray:
     """Effect of own adoption at zero exposure, shape (outcome, firm, year); 0 before adoption.
 
     tau_it = c * ramp(e) * (1 + ownership + polluting + industry_k + firm_i), with c such that the mean over the treated
-    rows is the reported effect exactly.
+    rows is the `reported` effect exactly, shape (outcome,); `normal` as of `draw_noise`.
     """
     law = parameters["effect"]
     industry = codes(firms["industry"])
-    own = joint_normal(rng, parameters, len(firms)) * np.sqrt(1 - law["on_scale"] ** 2)
+    own = normal(len(firms)) * np.sqrt(1 - law["on_scale"] ** 2)
     relative = (
         1.0
         + firms["ownership"].map(law["ownership"]).to_numpy(dtype=float)
         + law["polluting"] * firms["polluting"].to_numpy()
-        + law["industry_sd"] * joint_normal(rng, parameters, industry.max() + 1)[:, industry]
+        + law["industry_sd"] * normal(industry.max() + 1)[:, industry]
         + law["firm_sd"] * (own + law["on_scale"] * firms["volatility"].to_numpy())
     )
     adopted = cohort[:, None] <= years
     event_time = np.where(adopted, years - np.where(np.isinf(cohort), years[-1], cohort)[:, None], 0).astype(int)
     ramp = np.asarray(law["ramp"])[np.minimum(event_time, len(law["ramp"]) - 1)] * adopted
     tau = relative[:, :, None] * ramp
-    reported = np.log1p([said["att"] for said in parameters["outcomes"].values()])
     return tau * (reported / tau[:, adopted & listed].mean(axis=1))[:, None, None]
 
 

@@ -243,7 +243,7 @@ def own_map(regression: Regression, rows: np.ndarray) -> sp.csr_array:
     design, treated = regression.design, regression.panel.treated[rows].astype(float)
     kept = np.ones(design.size)
     for name, block in design.blocks.items():
-        if name in ("lead", MEAN, "exposure", "difference", *BLOCKS, *NUISANCE) or name.startswith(BY):
+        if name in ("lead", MEAN, "exposure", "difference", "earlier", *BLOCKS, *NUISANCE) or name.startswith(BY):
             kept[block.columns] = 0.0
     tau = sp.csr_array(regression.matrix[rows] @ sp.diags_array(kept))
     if "difference" not in design.blocks:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from src import further
 from src.average import MARGINS
 from src.compare import KEYS, is_fixed, readable_scale, unequal_weights, what_is_fixed, with_twins
 from src.config import Config
@@ -91,9 +92,11 @@ def following(show: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def opening(regression: Regression, notes: list[str]) -> None:
-    """The panel in one line, and what was handled."""
+def opening(regression: Regression, notes: list[str], assumption: str = "") -> None:
+    """What the answer rests on beyond parallel trends, the panel in one line, and what was handled."""
     out, panel = console(), regression.panel
+    if assumption:
+        out.print(assumption, style="yellow")
     adopters = np.isfinite(panel.cohort).sum()
     facts = (
         f": {regression.rows:,} rows, {len(panel.units):,} units, {len(regression.frame.periods)} periods, "
@@ -126,13 +129,15 @@ def closing(table: pd.DataFrame, beside: Scrutiny, diagnostics: dict, folder: Pa
     out = console()
     comparison = beside.comparison
     out.print(subgroups(table, comparison))
+    if (beyond := of_further(table)) is not None:
+        out.print(beyond)
     for line in in_events(table):
         out.print(line)
     out.print(f"errors: {errors_in_words(diagnostics['nuisance'])}")
     out.print("averages are over the adopters in these data: for others like them, intervals are too narrow")
     if said := unequal_weights(comparison):
         out.print(said)
-    for sentence in beside.said.get("agreement", ()):
+    for sentence in (*beside.said.get("agreement", ()), *beside.said.get("channels", ())[1:]):
         out.print(sentence)
     for doubt in (*doubts(diagnostics["nuisance"]), *beside.said.get("warnings", ())):
         out.print(doubt, style="yellow")
@@ -193,6 +198,28 @@ def subgroups(table: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     smaller = f"{count(left, 'smaller level')} in estimands.csv" if left else ""
     printed.caption = "\n".join(line for line in (smaller, what_is_fixed(int(fixed.sum()))) if line) or None
     return printed
+
+
+def of_further(table: pd.DataFrame) -> Table | None:
+    """What a model of several outcomes says beyond one of a single outcome; nothing where there is nothing."""
+    scale = readable_scale(table)
+    prob = f"{100 * table['prob'].iloc[0]:g}% interval"
+    printed = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    printed.add_column("", min_width=16)
+    truth = ["truth"] if table["truth"].notna().any() else []
+    for heading in ("mean", prob, *truth, "P(>0)"):
+        printed.add_column(heading, justify="right", no_wrap=True)
+    for title, part in further.sections(table, scale):
+        known = part[np.isfinite(part["mean"])]
+        if len(known):
+            printed.add_row(title, style="bold")
+        for _, row in known.iterrows():
+            width = row["high"] - row["low"]
+            digits = int(np.clip(1 - np.floor(np.log10(width)), 0, 5)) if width > 0 else 3
+            numbers = [f"{row['mean']:.{digits}f}", f"{row['low']:.{digits}f} to {row['high']:.{digits}f}"]
+            numbers += [f"{row['truth']:.{digits}f}" if np.isfinite(row["truth"]) else ""] if truth else []
+            printed.add_row(f"  {further.label(row, scale)}", *numbers, f"{row['p_positive']:.2f}")
+    return printed if printed.row_count else None
 
 
 def in_events(table: pd.DataFrame) -> Iterator[str]:

@@ -54,6 +54,7 @@ OWN_TERMS = (
     "kernel",
     "kernel_any",
     "kernel_number",
+    "earlier",
     "covariate",
     "time",
     "fixed",
@@ -104,7 +105,8 @@ def check_settings(data: DataConfig) -> None:
     empty = [f"data.{word}" for word in ("unit", "time", "outcome") if not getattr(data, word)]
     empty += [f"data.{word}" for word in ("groups", "predictors") if "" in getattr(data, word).values()]
     empty += [f"data.exposures.{name}" for name, entry in data.exposures.items() if entry == ""]
-    empty += [f"data.{word}" for word in ("covariates", "fixed_effects") if "" in getattr(data, word)]
+    lists = ("covariates", "fixed_effects", "mediators", "outcomes")
+    empty += [f"data.{word}" for word in lists if "" in getattr(data, word)]
     if empty:
         raise PanelError(f"{some(empty)} names no column: say which column of the file it is")
     for name in data.groups:
@@ -129,6 +131,25 @@ def check_settings(data: DataConfig) -> None:
     twice = [name for name in dict.fromkeys(data.covariates) if taken.count(name) > 1]
     if twice:
         raise PanelError(f"data.covariates names {some(twice)}, which is used already: name each column once")
+    for setting in ("mediators", "outcomes"):
+        check_others(setting, getattr(data, setting), [*taken, *data.mediators, *data.outcomes])
+        for name in getattr(data, setting):
+            check_name(setting, name, OWN_TERMS)
+
+
+def check_others(setting: str, names: list[str], taken: list[str | None]) -> None:
+    """Refuse an outcome beside the first that is something else already.
+
+    Raises
+    ------
+    PanelError
+    """
+    twice = [name for name in dict.fromkeys(names) if taken.count(name) > 1]
+    if twice:
+        raise PanelError(
+            f"data.{setting} names {some(twice)}, which is used already: name each column once (a covariate, which is "
+            "held fixed, cannot be an outcome as well)"
+        )
 
 
 def check_exposure(name: str, entry: ExposureConfig) -> None:
@@ -167,7 +188,7 @@ def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
 
     Parameters
     ----------
-    setting : {"groups", "exposures"}
+    setting : {"groups", "exposures", "mediators", "outcomes"}
     name : str
     terms : tuple of str
         Terms of the model beside this one, from whose names others are derived.
@@ -207,6 +228,8 @@ def settings_and_columns(data: DataConfig) -> list[tuple[str, str]]:
         ("data.treated", data.treated),
         ("data.outcome", data.outcome),
         *(("data.covariates", name) for name in data.covariates),
+        *(("data.mediators", name) for name in data.mediators),
+        *(("data.outcomes", name) for name in data.outcomes),
         ("data.offset", data.offset),
         ("data.weights", data.weights),
         *(("data.fixed_effects", name) for name in data.fixed_effects),
@@ -328,6 +351,8 @@ def rules_of(transform: str) -> dict[str, list[tuple[Rule, str]]]:
         "data.cohort": [(rule, adoption) for rule in (NUMBER, WHOLE, ABOVE_MINUS_INFINITY, A_PERIOD)],
         "data.treated": [(rule, "write 1 for treated rows and 0 for the others") for rule in (NUMBER, ZERO_OR_ONE)],
         "data.outcome": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller), *of_outcome],
+        "data.outcomes": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller), *of_outcome],
+        "data.mediators": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller)],
         "data.covariates": [(NUMBER, spare), (NOT_INFINITE, spare), (NOT_HUGE, smaller)],
         "data.weights": [(rule, weights) for rule in (NUMBER, NOT_MISSING, NOT_INFINITE, NOT_HUGE, NOT_NEGATIVE)],
         "data.offset": [

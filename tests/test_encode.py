@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config import DataConfig, ExposureConfig
-from src.encode import encode, load
+from src.encode import Known, encode, load
 from tests.frames import INF, adoption, changed, coded, rising, same_panel, settings, tiny
 
 
@@ -251,7 +251,7 @@ def test_numeric_groups_get_clean_labels():
 
 def test_truth_of_a_generator():
     frame = tiny(effect=np.arange(20.0)).sample(frac=1, random_state=3)
-    panel = encode(frame.query("y < 6"), settings(), "0", "effect", {"s": 0.5}, {"s": 0.2})
+    panel = encode(frame.query("y < 6"), settings(), "0", Known("effect", {"s": 0.5}, {"s": 0.2}))
     expected = tiny(effect=np.arange(20.0)).query("y < 6")
     treated = expected["year"] >= expected["first"]
     np.testing.assert_array_equal(panel.truth.tau, expected["effect"].where(treated, 0))

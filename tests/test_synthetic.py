@@ -71,7 +71,7 @@ def test_seed_decides_everything(small):
 
 def test_options_share_all_other_draws(small):
     iid = draw(size="small", errors="iid").frame
-    outcomes = ["ln_green_patents", "ln_green_quality"]
+    outcomes = ["ln_green_patents", "ln_green_quality", "sa", "uncertainty"]  # mediators share what moves outcomes
     pd.testing.assert_frame_equal(iid.drop(columns=outcomes), small.drop(columns=outcomes))
     assert not np.allclose(iid[outcomes], small[outcomes])
 

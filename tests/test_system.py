@@ -1,0 +1,182 @@
+"""Systems of outcomes: the evidence of each equation, the model, what is kept of it, and the limits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pymc as pm
+import pytest
+import xarray as xr
+
+from models import hier, system
+from src import equations
+from src.collapse import collapse
+from src.design import build_design
+from src.errors import Errors
+from src.exposure import row_shares
+from src.panel import PanelError
+from src.products import least_squares
+from src.system import FIRST, OUTCOME, alone, collapse_all, first, only
+from tests.worlds import WEAK, staggered
+
+EVERYTHING = {"errors": Errors(), "units": False, "own": True, "alike": False}
+
+
+def with_others(panel, seed=5):
+    """The panel with two other outcomes, the second of which moves with the first."""
+    rng = np.random.default_rng(seed)
+    one = 0.5 * panel.treated + rng.normal(size=len(panel.unit))
+    two = 0.4 * one - 0.3 * panel.treated + rng.normal(size=len(panel.unit))
+    return replace(panel, outcome=panel.outcome + 0.7 * one - 0.2 * two, others={"one": one, "two": two})
+
+
+def collapsed_system(panel, order):
+    return collapse_all(panel, row_shares(panel)[0], order=order, **EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return with_others(staggered(units=120, seed=2))
+
+
+@pytest.fixture(scope="module")
+def found(panel):
+    return collapsed_system(panel, ("one", "two", FIRST))
+
+
+def test_slopes_of_outcomes_before_are_those_of_a_regression_with_them(panel, found):
+    """Dummies for units and periods, cells and exposures, by dense least squares."""
+    equation = first(found)
+    collapsed = equation.collapsed
+    design = collapsed.regression.design
+    names = ("cell", "exposure", "difference", "earlier")
+    mine, _, sigma = least_squares(collapsed.evidence.take(design.columns(names)))
+    kept = design.columns((*names, "covariate", "time"))
+    columns = collapsed.regression.matrix.toarray()[:, kept]
+    dummies = np.eye(len(panel.units))[panel.unit]
+    theirs, *_ = np.linalg.lstsq(np.hstack([columns, dummies]), panel.outcome, rcond=None)
+    at = slice(len(mine) - 2, len(mine))
+    np.testing.assert_allclose(mine[at], theirs[at], rtol=1e-8)
+    np.testing.assert_allclose(mine[at] / equation.scale, [0.7, -0.2], atol=0.15)
+    assert sigma == pytest.approx(collapsed.s)
+
+
+def test_total_effects_are_those_of_the_regression_without_the_outcomes_before(panel, found):
+    """Least squares with the same columns: phi + c theta is what the reduced form finds, to the last digit."""
+
+    def effects(collapsed, *more):
+        names = ("cell", "exposure", "difference", *more)
+        return least_squares(collapsed.evidence.take(collapsed.regression.design.columns(names)))[0]
+
+    one, two, outcome = (equation.collapsed for equation in found)
+    theta = effects(one)
+    size = len(theta)
+    of_two = effects(two, "earlier")
+    theta_two = of_two[:size] + of_two[size] / one.s * theta
+    of_outcome = effects(outcome, "earlier")
+    slopes = of_outcome[size:] / [one.s, two.s]
+    total = of_outcome[:size] + slopes[0] * theta + slopes[1] * theta_two
+    reduced = collapse(build_design(replace(panel, others={}), row_shares(panel)[0])[0])
+    np.testing.assert_allclose(total, effects(reduced), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        theta_two, effects(collapse(build_design(alone(panel, "two", {}, False), row_shares(panel)[0])[0])), atol=1e-8
+    )
+
+
+def model_of(found, **options):
+    designs = {e.name: e.collapsed.regression.design for e in found}
+    evidence = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in found}
+    return system.build(designs, evidence, WEAK, **options)
+
+
+def log_density(model, point):
+    return float(model.compile_logp(jacobian=False)({name: point[name] for name in map(str, model.initial_point())}))
+
+
+def test_without_slopes_equations_are_models_of_their_own(panel):
+    """At c = 0 and apart, the density is that of two `hier`, but for the prior of c and y1 in the evidence."""
+    found = collapsed_system(panel, ("one", FIRST))
+    whole = model_of(found)
+    rng = np.random.default_rng(0)
+    point = {name: 0.3 * rng.normal(size=np.shape(value)) for name, value in whole.initial_point().items()}
+    point["earlier_slope"] = np.zeros(1)
+    parts = 0.0
+    for equation in found:
+        collapsed = equation.collapsed
+        design = collapsed.regression.design
+        evidence = collapsed.evidence.rescale(collapsed.s)
+        if equation.earlier:
+            kept = np.array([k for k in range(len(evidence.moment)) if k not in design.columns(("earlier",))])
+            evidence = evidence.take(kept)
+            blocks = {name: block for name, block in design.blocks.items() if name != "earlier"}
+            shift = {name: replace(b, start=int(np.searchsorted(kept, b.start))) for name, b in blocks.items()}
+            design = replace(design, blocks=shift)
+        single = hier.build(design, evidence, WEAK)
+        mine = {name: point[equation.named(name)] for name in single.initial_point()}
+        parts += log_density(single, mine)
+    prior = float(pm.logp(pm.Normal.dist(0.0, WEAK.mu), 0.0).eval())
+    assert log_density(whole, point) == pytest.approx(parts + prior, rel=1e-10)
+
+
+def test_through_is_the_inverse_of_one_less_the_slopes():
+    slopes = [None, np.array([0.4]), np.array([-0.2, 0.7])]
+    triangle = np.array([[0, 0, 0], [0.4, 0, 0], [-0.2, 0.7, 0]])
+    np.testing.assert_allclose(system.through(slopes).eval(), np.linalg.inv(np.eye(3) - triangle))
+
+
+def test_the_vine_draws_correlation_matrices_of_the_lkj_law():
+    """A correlation is 2 Beta(b, b) - 1 with b = eta + size / 2 - 1 alike: variance 1 / (2 b + 1)."""
+    with pm.Model(coords={"equation_pair": range(3)}):
+        factor = system.lkj_factor("x", 3)
+        drawn = pm.draw(factor @ factor.T, 4000, random_seed=1)
+    np.testing.assert_allclose(np.diagonal(drawn, axis1=1, axis2=2), 1.0)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert drawn[:, i, j].var() == pytest.approx(1 / (2 * (system.ETA + 0.5) + 1), rel=0.08)
+        assert abs(drawn[:, i, j].mean()) < 0.03
+
+
+def test_equations_of_a_joint_model_share_their_offsets(panel):
+    found = collapsed_system(panel, (FIRST, "one"))
+    model = model_of(found, together=True)
+    shared = [name for name in model.named_vars if name.endswith("_offset") and "::" not in name]
+    assert any(model.named_vars_to_dims[name][0] == "equation" for name in shared)
+    pooled = {name.removesuffix("_partial") for name in map(str, model.named_vars) if name.endswith("_partial")}
+    for name in pooled:
+        assert {f"sd_{name}", f"one::sd_{name}", f"{name}_correlation"} <= set(model.named_vars)
+
+
+def test_what_is_kept_of_an_equation_bears_its_name_and_its_units(found):
+    rng = np.random.default_rng(1)
+    model = model_of(found)
+    wanted = [v for v in model.free_RVs + model.deterministics if v.name.rpartition("::")[2] in ("mu", "theta")]
+    wanted += [model["earlier_slope"], model["two::earlier_slope"]]
+    dims = {v.name: model.named_vars_to_dims.get(v.name, ()) for v in wanted}
+    lengths = {name: [len(model.coords[dim]) for dim in dims[name]] for name in dims}
+    values = {name: rng.normal(size=(2, 3, *lengths[name])) for name in dims}
+    coords = {dim: list(model.coords[dim]) for names in dims.values() for dim in names}
+    drawn = xr.Dataset({name: (("chain", "draw", *dims[name]), values[name]) for name in dims}, coords=coords)
+    kept = equations.in_outcome_units(drawn, found)
+    one, two, outcome = (equation.collapsed.s for equation in found)
+    np.testing.assert_allclose(kept["one::mu"], one * values["one::mu"])
+    np.testing.assert_allclose(kept["mu"], outcome * values["mu"])
+    np.testing.assert_allclose(kept["earlier_slope"], outcome * values["earlier_slope"] / [one, two])
+    np.testing.assert_allclose(kept["two::earlier_slope"][..., 0], two * values["two::earlier_slope"][..., 0] / one)
+    again = equations.coefficients(kept, found[1])
+    np.testing.assert_allclose(again[..., :-1], two * values["two::theta"][..., :-1])
+    np.testing.assert_allclose(again[..., -1], two * values["two::earlier_slope"][..., 0])
+    assert list(again["column"].to_numpy())[-1] == "earlier[one]"
+    assert "earlier[one]" not in kept["two::column"].to_numpy()
+
+
+def test_an_equation_that_cannot_be_told_is_named(panel):
+    constant = replace(panel, others={"one": np.ones(len(panel.unit))})
+    with pytest.raises(PanelError, match=r"^one: "):
+        collapsed_system(constant, ("one", FIRST))
+    same = replace(panel, others={"one": 2 * panel.outcome + 1})
+    with pytest.raises(PanelError, match=r"^one: "):
+        collapsed_system(same, (FIRST, "one"))
+
+
+def test_the_first_outcome_has_a_name_on_the_right_hand_side_of_others(panel):
+    found = collapsed_system(panel, (FIRST, "one", "two"))
+    assert [equation.earlier for equation in found] == [(), (OUTCOME,), (OUTCOME, "one")]
+    assert only(found[0].collapsed)[0].earlier == ()
