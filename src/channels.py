@@ -15,8 +15,8 @@ no data can test. With r the correlation of the two, b_k is
 
     b_k(r) = b_k - kappa_k r / sqrt(1 - r^2),    kappa_k = SD of what is left of y over SD of what is left of m_k
 
-both as the regression of y sees them: after everything else in it, filtered and weighted as its errors are, so that with
-one scale and one serial correlation for all these are the residual SDs. The total does not depend on r, nor do the
+both as the regression of y sees them: after everything else in it, filtered and weighted as its errors are, so that
+with one scale and one serial correlation for all these are the residual SDs. The total does not depend on r, nor do the
 effects on mediators.
 
 Assumes that slopes b_k are the same with and without adoption, and that others' adoption matters as `S` says.
@@ -281,7 +281,7 @@ def draw(table: pd.DataFrame, broken: dict[str, tuple[float | None, float | None
             axis.axvline(nearest, color=POOLED, linewidth=1.2, linestyle="--", label="interval first holds zero")
         axis.set_title(f"through {name}")
         axis.set_xlabel("correlation of residuals")
-        axis.xaxis.set_major_locator(MultipleLocator(0.5 if len(broken) > 2 else 0.25))
+        axis.xaxis.set_major_locator(MultipleLocator(0.3 if len(broken) > 1 else 0.1))
     axes[0].set_ylabel("natural indirect effect,\nunits of the outcome")
     note = (
         "What the average indirect effect on adopters would be if the errors of mediator and outcome were correlated, "

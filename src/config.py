@@ -175,7 +175,7 @@ class MediationConfig(HierConfig):
     beside: str = "mediators"  # setting of data that names the other outcomes
     answer: str = "src.channels.answer"
     together: bool = False  # pooled terms are correlated across outcomes
-    most: float = number(0.9, above=0, below=1)  # residual correlation up to which the sensitivity curve goes
+    most: float = number(0.6, above=0, below=1)  # residual correlation up to which the sensitivity curve goes
 
 
 @dataclass

@@ -33,6 +33,8 @@ def sections(table: pd.DataFrame, scale: str) -> Iterator[tuple[str, pd.DataFram
     """
     rows = keyed(table)
     rows = rows[is_further(rows)]
+    if rows.empty:
+        return
     rows = rows.assign(other=rows["scale"] != scale).sort_values("other", kind="stable").drop_duplicates(KEYS)
     rows = rows.sort_index()
     equation = rows["estimand"].where(rows["estimand"].str.contains(MARK), "").str.partition(MARK)[0]

@@ -20,11 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 
-from src.collapse import Collapsed, collapse
-from src.design import build_design
+from models.inputs import Design
+from src.collapse import Collapsed, collapse, saturated
+from src.design import NUISANCE, build_design
 from src.errors import Errors
 from src.panel import Panel, PanelError
+from src.passes import precision_of
+from src.products import centred_within, cross_products, eliminate
 
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
@@ -110,7 +114,7 @@ def collapse_all(
             collapsed = collapse(regression, errors, own=own)
         except PanelError as error:
             raise PanelError(f"{name or 'data.outcome'}: {error}") from None
-        found.append(Equation(name, collapsed, scale))
+        found.append(Equation(name, with_clustered_slopes(collapsed), scale))
     return tuple(found)
 
 
@@ -124,3 +128,70 @@ def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -
     truth = None if panel.truth is None else panel.truth.others.get(name)
     outcome, is_log = panel.others[name], panel.is_log and alike
     return replace(panel, outcome=outcome, others={}, given=before, truth=truth, is_log=is_log)
+
+
+def with_clustered_slopes(collapsed: Collapsed) -> Collapsed:
+    """The same, evidence about slopes of the outcomes before no stronger than their variance clustered by unit allows.
+
+    A unit's weight w_i is estimated from its residuals, drawn towards those of others. Effects of adoption, the same in
+    all rows of a unit, do not mind; a slope in what varies as the errors do rests on units whose errors are larger than
+    their weights say, and on weights that follow the very residuals that it leaves. As a solution of
+
+        sum_i w_i(q_i) x_i'M_i e_i = 0,    w_i = (nu + n_i - 1) / (nu + q_i),    q_i = e_i'M_i e_i
+
+    it has variance B / A^2 instead of 1 / P, with x, e what the saturated regression leaves and z_i = w_i x_i'M_i e_i:
+
+        P = s^2 sum w_i x_i'M_i x_i,    B = sum z_i^2,    A = P - sum 2 (nu + n_i + 1) / (nu + n_i - 1)^2 z_i^2
+
+    so that P becomes F^-1/2 P F^-1/2, F = diag(max(B P / A^2, 1)), about the same slopes; what is known of all else
+    given the slopes stays.
+    """
+    regression = collapsed.regression
+    design = regression.design
+    if "earlier" not in design.blocks:
+        return collapsed
+    larger = np.maximum(clustered_over_plain(collapsed), 1.0)
+    evidence, kept = collapsed.evidence, positions(design)
+    mine = np.isin(kept, design.columns(("earlier",)))
+    at, rest = np.flatnonzero(mine), np.flatnonzero(~mine)
+    left, _ = eliminate(evidence, at, rest)
+    lost = left.gram - left.gram / np.sqrt(np.outer(larger, larger))
+    slopes = np.linalg.solve(left.gram, left.moment)
+    gram, moment = evidence.gram.copy(), evidence.moment.copy()
+    gram[np.ix_(at, at)] -= lost
+    moment[at] -= lost @ slopes
+    square = evidence.square - float(slopes @ lost @ slopes)
+    return replace(collapsed, evidence=replace(evidence, gram=gram, moment=moment, square=square))
+
+
+def positions(design: Design) -> np.ndarray:
+    """Positions in the design of the columns that evidence is about."""
+    return design.columns(tuple(name for name in design.blocks if name not in NUISANCE))
+
+
+def clustered_over_plain(collapsed: Collapsed) -> np.ndarray:
+    """B P / A^2 of `with_clustered_slopes`, shape (earlier,)."""
+    regression, nuisance = collapsed.regression, collapsed.nuisance
+    panel, design = regression.panel, regression.design
+    names = (*saturated(design), *(name for name in NUISANCE if name in design.blocks))
+    columns = design.columns(names)
+    mine = np.isin(columns, design.columns(("earlier",)))
+    matrix = sp.csr_array(regression.matrix[:, columns])
+    precision = precision_of(panel, nuisance.weight, nuisance.rho)
+    outcome = centred_within(panel.outcome, panel.unit)
+    cross = cross_products(matrix, outcome, panel.unit, precision)
+    left, conditional = eliminate(cross, np.flatnonzero(mine), np.flatnonzero(~mine))
+    slopes = np.linalg.solve(left.gram, left.moment)
+    given = matrix[:, mine].toarray()
+    residual = outcome - given @ slopes - matrix[:, ~mine] @ (conditional.mean - conditional.slope @ slopes)
+    x = given - matrix[:, ~mine] @ conditional.slope
+    ones = precision @ np.ones(len(outcome))
+    size = np.bincount(panel.unit, ones)
+    filtered = precision @ x
+    for k in range(filtered.shape[1]):
+        filtered[:, k] -= ones * (np.bincount(panel.unit, ones * x[:, k]) / size)[panel.unit]
+    scores = np.column_stack([np.bincount(panel.unit, column * residual) for column in filtered.T])
+    freedom = nuisance.nu + np.bincount(panel.unit) - 1.0
+    moved = (2 * (freedom + 2) / freedom**2) @ scores**2 if np.isfinite(nuisance.nu) else 0.0
+    plain = collapsed.s**2 * (filtered * x).sum(axis=0)
+    return (scores**2).sum(axis=0) * plain / (plain - moved) ** 2

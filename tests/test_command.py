@@ -135,7 +135,7 @@ def test_impossible_values_name_the_setting_and_the_remedy(override, words):
     ("arguments", "words"),
     [
         (["modle=hier"], "no setting modle here (did you mean model?)"),
-        (["model=heir"], "model=heir is not an option (did you mean hier?); choose from hier, nopool, pooled"),
+        (["model=heir"], "model=heir is not an option (did you mean hier?); choose from hier, joint, mediation, nopool"),
         (["model.pth=x"], "did you mean path?"),
         (["data=fracking", "data.seed=1"], "no setting data.seed here (did you mean seed?)"),
         (["draws=200"], "no setting draws here (did you mean sampler.draws?)"),
@@ -159,7 +159,7 @@ def test_impossible_values_name_the_setting_and_the_remedy(override, words):
         (["data.outcome=log(y)"], "data.outcome=log(y) cannot be read: close every bracket, quote"),
         (["data.groups={a:"], "{a: cannot be read: close every bracket, quote the whole for the shell"),
         (["hier"], "hier is not a setting (did you mean model=hier?); write name=value without blanks"),
-        (["model="], "model= is not an option; choose from hier, nopool, pooled"),
+        (["model="], "model= is not an option; choose from hier, joint, mediation, nopool, pooled"),
         (["model=null"], "model, likelihood, prior, sampler and engine take the name of an option"),
         (["+sampler.drws=200"], "no setting sampler.drws here (did you mean draws?)"),
         (["estimators=[twf]"], "estimators=twf is not an option (did you mean twfe?); choose from twfe, "),

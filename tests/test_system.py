@@ -10,12 +10,14 @@ import xarray as xr
 from models import hier, system
 from src import equations
 from src.collapse import collapse
+from src.config import GeneratorConfig
 from src.design import build_design
 from src.errors import Errors
 from src.exposure import row_shares
+from src.generate import draw
 from src.panel import PanelError
-from src.products import least_squares
-from src.system import FIRST, OUTCOME, alone, collapse_all, first, only
+from src.products import eliminate, least_squares
+from src.system import FIRST, OUTCOME, alone, clustered_over_plain, collapse_all, first, only, with_clustered_slopes
 from tests.worlds import WEAK, staggered
 
 EVERYTHING = {"errors": Errors(), "units": False, "own": True, "alike": False}
@@ -180,3 +182,50 @@ def test_the_first_outcome_has_a_name_on_the_right_hand_side_of_others(panel):
     found = collapsed_system(panel, (FIRST, "one", "two"))
     assert [equation.earlier for equation in found] == [(), (OUTCOME,), (OUTCOME, "one")]
     assert only(found[0].collapsed)[0].earlier == ()
+
+
+def test_evidence_about_slopes_is_weakened_and_about_the_rest_is_not(panel):
+    """What is known of the other coefficients given the slopes, and where the slopes are, stays."""
+    collapsed = first(collapsed_system(panel, ("one", "two", FIRST))).collapsed
+    larger = clustered_over_plain(collapsed)
+    weaker = with_clustered_slopes(collapsed).evidence
+    plain, design = collapsed.evidence, collapsed.regression.design
+    names = ("cell", "exposure", "difference", "earlier")
+    kept = design.columns(names)
+    at = np.arange(len(kept) - 2, len(kept))
+    before, after = (eliminate(e.take(kept), at, np.arange(len(kept) - 2))[0] for e in (plain, weaker))
+    shrunk = np.sqrt(np.maximum(larger, 1))
+    np.testing.assert_allclose(after.gram, before.gram / np.outer(shrunk, shrunk), rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.solve(after.gram, after.moment), np.linalg.solve(before.gram, before.moment))
+    rest = kept[:-2]
+    np.testing.assert_array_equal(weaker.gram[np.ix_(rest, kept)], plain.gram[np.ix_(rest, kept)])
+    np.testing.assert_array_equal(weaker.moment[rest], plain.moment[rest])
+    mine, theirs = (least_squares(e.take(kept)) for e in (plain, weaker))
+    np.testing.assert_allclose(mine[0], theirs[0], rtol=1e-6)
+    assert mine[2] == pytest.approx(theirs[2], rel=1e-8)
+
+
+def test_clustered_variance_is_that_of_dense_residuals(panel):
+    collapsed = first(collapsed_system(panel, ("one", FIRST))).collapsed
+    regression = collapsed.regression
+    design, units = regression.design, regression.panel.unit
+    kept = design.columns(("cell", "exposure", "difference", "covariate", "time"))
+    columns = np.hstack([regression.matrix.toarray()[:, kept], np.eye(len(regression.panel.units))[units]])
+    (given,) = regression.panel.given.values()
+
+    def left(y, x):
+        return y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+
+    x, e = left(given, columns), left(regression.panel.outcome, np.column_stack([columns, given]))
+    theirs = (np.bincount(units, x * e) ** 2).sum() / (collapsed.s**2 * (x @ x))
+    np.testing.assert_allclose(clustered_over_plain(collapsed), theirs)
+
+
+def test_estimated_weights_make_slopes_less_certain():
+    """Where what is before varies as the errors do, weights drawn towards each other overstate what is known."""
+    world = GeneratorConfig(name="w", units=400, adopters=[10, 10, 10, 10], mediated=[0.3], on_mediators=[0.3])
+    panel = draw(world, 1, 2)
+    own = alone(panel, FIRST, {"m0": panel.others["m0"]}, False)
+    regression, _ = build_design(own, row_shares(own)[0], True)
+    of_units, common = (collapse(regression, Errors("ar1", scale, ())) for scale in ("unit", "common"))
+    assert clustered_over_plain(of_units)[0] > 1.1 * clustered_over_plain(common)[0]
