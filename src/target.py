@@ -601,11 +601,23 @@ def grid(title: str, heads: list[str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    found = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    found = Table(
+        title=title,
+        title_justify="left",
+        min_width=title_width(title),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     found.add_column("", no_wrap=True)
     for name in heads:
         found.add_column(name, justify="right", no_wrap=True)
     return found
+
+
+def title_width(title: str) -> int:
+    """Characters of the longest line, so that a narrow table does not break it."""
+    return max(len(line) for line in title.splitlines())
 
 
 def printed_rules(table: pd.DataFrame, title: str, unit: str) -> Table:
