@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src import config as schema
 from src import threads
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
-from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig
+from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig, TargetConfig
 
 threads.single()
 threads.rarely_collected()
@@ -67,6 +67,7 @@ PRIMARY = {
     "recover": RecoverConfig,
     "placebo": PlaceboConfig,
     "bench": BenchConfig,
+    "target": TargetConfig,
 }  # what conf/<name>.yaml of a command sets
 
 
@@ -185,7 +186,7 @@ def understood(arguments: list[str]) -> list[str]:
 
 def quoted(override: str) -> str:
     """An override of a path, in quotes where it has marks that mean something else to Hydra; ~ is the home folder."""
-    found = re.fullmatch(r"(data\.path|hydra\.(?:run|sweep)\.dir)=([^\"'$,{}\[\]]+)", override)
+    found = re.fullmatch(r"(data\.path|run|folder|hydra\.(?:run|sweep)\.dir)=([^\"'$,{}\[\]]+)", override)
     if found is None:
         return override
     name, path = found.group(1), os.path.expanduser(found.group(2))
@@ -198,7 +199,7 @@ def replacing(override: str) -> str:
     return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
-def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig:
+def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | TargetConfig:
     """The composed config as dataclasses, replacements made and every value checked.
 
     Raises
@@ -210,7 +211,7 @@ def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig:
         found = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise UserError(in_words(error, OmegaConf.get_type(composed) or Config)) from error
-    assert isinstance(found, Config | RecoverConfig | BenchConfig)
+    assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig)
     if isinstance(found, Config):
         make_replacements(found)
         found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
@@ -455,7 +456,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover", "placebo", "bench"}
+    config_name : {"config", "recover", "placebo", "bench", "target"}
         The file in conf/ that lists what the task can be told.
     """
     register()

@@ -411,6 +411,25 @@ class PlaceboConfig(Config):
 
 
 @dataclass
+class TargetConfig:
+    """Everything that `python -m src.target` can be told."""
+
+    run: str | None = None
+    slots: int = number(100, least=1)
+    horizon: int = number(3, least=0)
+    recent: int = number(2, least=1)
+    quotas: Any = None  # dictionary: group or column, at most so many of each of its levels
+    cost: str | None = None
+    budget: float | None = number(None, above=0)
+    new_cohort: str = choice("drawn", "average", default="drawn")
+    draws: int = number(1000, least=100)
+    shuffles: int = number(100, least=10)
+    folder: str | None = None
+    prob: float = number(0.9, above=0, below=1)
+    seed: int = number(1, least=0, below=SEEDS)
+
+
+@dataclass
 class BenchConfig:
     """Everything that `python -m src.bench` can be told."""
 

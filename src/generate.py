@@ -181,6 +181,21 @@ def draw_beside(
         yield Other(f"y{k + 1}", same * untreated + rest * apart, mixed, False)
 
 
+def potential(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> tuple[Frame, np.ndarray]:
+    """Who is where in the panel that `draw` draws with these seeds, and what adoption does to each, or would do.
+
+    Returns
+    -------
+    frame : Frame
+    level : array, shape (unit,)
+        As of `draw_levels`: of those that never adopt, too. Unit f00012 of the panel is number 12.
+    """
+    frame = draw_design(world, np.random.default_rng([design_seed, 1]))
+    volatility = np.random.default_rng([outcome_seed, 2]).standard_normal(world.units)
+    size = np.random.default_rng([outcome_seed, 4]).standard_normal(world.units)
+    return frame, draw_levels(world, frame, volatility, size, np.random.default_rng([outcome_seed, 3]))
+
+
 def check_world(world: GeneratorConfig) -> None:
     """Refuse numbers that do not go together.
 
@@ -286,19 +301,33 @@ def draw_effects(
     world: GeneratorConfig, frame: Frame, volatility: np.ndarray, size: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Effect of own adoption at zero exposure, shape (unit, period); 0 before adoption."""
-    units, periods = frame.seen.shape
-    rest = np.sqrt(1 - world.on_scale**2 - world.on_size**2)
-    own = world.on_scale * volatility + world.on_size * size + rest * rng.standard_normal(units)
-    by_owner = world.ownership_gap * (0.5 - frame.ownership)
-    level = world.effect + by_owner + by_industry(world, rng)[frame.industry] + world.unit_sd * own
+    periods = frame.seen.shape[1]
+    level = draw_levels(world, frame, volatility, size, rng)
     for start, extra in zip(world.starts, world.cohort_effects or [0.0] * len(world.starts), strict=True):
         level = level + extra * (frame.cohort == start - 1)
     event_time = np.where(
         frame.treated, np.arange(periods) - np.where(frame.treated.any(1), frame.cohort, 0)[:, None], 0
     )
-    ramp = np.asarray(world.ramp)[np.minimum(event_time, len(world.ramp) - 1).astype(int)]
-    tau = ramp * level[:, None] + sparse_cells(world, frame, rng)
+    tau = ramp_at(world, event_time) * level[:, None] + sparse_cells(world, frame, rng)
     return np.where(frame.treated, tau, 0.0)
+
+
+def draw_levels(
+    world: GeneratorConfig, frame: Frame, volatility: np.ndarray, size: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Effect that the adoption of each unit has, or would have, once its ramp is over, shape (unit,).
+
+    Without what sets a cohort apart.
+    """
+    rest = np.sqrt(1 - world.on_scale**2 - world.on_size**2)
+    own = world.on_scale * volatility + world.on_size * size + rest * rng.standard_normal(world.units)
+    by_owner = world.ownership_gap * (0.5 - frame.ownership)
+    return world.effect + by_owner + by_industry(world, rng)[frame.industry] + world.unit_sd * own
+
+
+def ramp_at(world: GeneratorConfig, event_time: np.ndarray) -> np.ndarray:
+    """Share of the effect that is reached at event times, shape as given."""
+    return np.asarray(world.ramp)[np.minimum(event_time, len(world.ramp) - 1).astype(int)]
 
 
 def by_industry(world: GeneratorConfig, rng: np.random.Generator) -> np.ndarray:
