@@ -135,7 +135,7 @@ def test_impossible_values_name_the_setting_and_the_remedy(override, words):
     ("arguments", "words"),
     [
         (["modle=hier"], "no setting modle here (did you mean model?)"),
-        (["model=heir"], "model=heir is not an option (did you mean hier?); choose from hier, joint, mediation, nopool"),
+        (["model=heir"], "model=heir is not an option (did you mean hier?); choose from hier, joint, mediation"),
         (["model.pth=x"], "did you mean path?"),
         (["data=fracking", "data.seed=1"], "no setting data.seed here (did you mean seed?)"),
         (["draws=200"], "no setting draws here (did you mean sampler.draws?)"),
