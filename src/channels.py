@@ -38,11 +38,9 @@ from matplotlib.ticker import MultipleLocator
 from src import estimand
 from src.answer import Answer
 from src.average import Average
-from src.collapse import saturated
 from src.config import MediationConfig
 from src.equations import Effects, effects
 from src.estimand import Scale, Scales
-from src.products import eliminate
 from src.scrutiny import Figures, Scrutiny
 from src.system import MARK, Equation
 
@@ -182,27 +180,11 @@ def on_outcome(name: str) -> bool:
 
 def channels_of(mediators: list[Effects], outcome: Effects) -> list[Channel]:
     """The mediators, ready for other residual correlations."""
-    found = zip(mediators, kappas(outcome.equation), strict=True)
+    found = zip(mediators, outcome.equation.ratio, strict=True)
     return [
         Channel(m.equation.name, outcome.slopes[..., k].ravel(), m.total[..., 0].ravel(), float(kappa))
         for k, (m, kappa) in enumerate(found)
     ]
-
-
-def kappas(outcome: Equation) -> np.ndarray:
-    """What residual correlation does to the slope of every mediator, shape (mediator,): see the module.
-
-    kappa_k = s sqrt(dof / G_k), G_k the sum of squares of what the saturated regression leaves of m_k.
-    """
-    collapsed = outcome.collapsed
-    design = collapsed.regression.design
-    names = saturated(design)
-    given = collapsed.evidence.take(design.columns(names))
-    size = sum(design.blocks[name].size for name in names)
-    last = np.arange(size - len(outcome.earlier), size)
-    left, _ = eliminate(given, last, np.arange(size - len(outcome.earlier)))
-    squares = outcome.scale**2 / np.diag(np.linalg.inv(left.gram))
-    return collapsed.s * np.sqrt((left.dof - len(last)) / squares)
 
 
 def beside(channels: list[Channel], prob: float, most: float) -> Scrutiny:

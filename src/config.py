@@ -330,6 +330,7 @@ class GeneratorConfig:
     confounding: float = number(0.0, above=-1, below=1)  # correlation of the errors of the outcome and a mediator
     beside: list[float] = field(default_factory=list)  # average effect on each further outcome
     correlation: float = number(0.8, above=-1, below=1)  # of all that is random in one with the same in the first
+    errors_alike: float | None = number(None, above=-1, below=1)  # of what is no effect alone; null: the same
 
 
 @dataclass

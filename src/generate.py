@@ -171,6 +171,7 @@ def draw_beside(
 ) -> Iterator[Other]:
     """Further outcomes: a share of the first in all that is random, the rest their own."""
     same, rest = world.correlation, np.sqrt(1 - world.correlation**2)
+    tied = same if world.errors_alike is None else world.errors_alike
     plain = replace(world, effect=1.0, ownership_gap=0.0, industry_sd=0.0, unit_sd=0.0, cohort_effects=[], jump=0.0)
     for k, effect in enumerate(world.beside):
         rng = np.random.default_rng([seed, 7, k])
@@ -178,7 +179,7 @@ def draw_beside(
         own = draw_effects(world, frame, volatility, size, rng) - world.effect * shape
         mixed = same * (tau - world.effect * shape) + rest * own + effect * shape
         apart = draw_untreated(world, frame, volatility, size, rng)[0]
-        yield Other(f"y{k + 1}", same * untreated + rest * apart, mixed, False)
+        yield Other(f"y{k + 1}", tied * untreated + np.sqrt(1 - tied**2) * apart, mixed, False)
 
 
 def potential(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> tuple[Frame, np.ndarray]:

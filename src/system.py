@@ -46,11 +46,14 @@ class Equation:
     collapsed : Collapsed
     scale : array, shape (earlier,)
         s of the outcomes before, the unit of their columns.
+    ratio : array, shape (earlier,)
+        SD of what is left of the outcome over SD of what is left of each of those before; see `residual_ratios`.
     """
 
     name: str
     collapsed: Collapsed
     scale: np.ndarray
+    ratio: np.ndarray
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ class Equation:
 
 def only(collapsed: Collapsed) -> tuple[Equation, ...]:
     """The system of a single outcome."""
-    return (Equation(FIRST, collapsed, np.zeros(0)),)
+    return (Equation(FIRST, collapsed, np.zeros(0), np.zeros(0)),)
 
 
 def first(system: Sequence[Equation]) -> Equation:
@@ -114,7 +117,8 @@ def collapse_all(
             collapsed = collapse(regression, errors, own=own)
         except PanelError as error:
             raise PanelError(f"{name or 'data.outcome'}: {error}") from None
-        found.append(Equation(name, with_clustered_slopes(collapsed), scale))
+        ratio = residual_ratios(collapsed, scale) if before else np.zeros(0)
+        found.append(Equation(name, with_clustered_slopes(collapsed), scale, ratio))
     return tuple(found)
 
 
@@ -128,6 +132,23 @@ def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -
     truth = None if panel.truth is None else panel.truth.others.get(name)
     outcome, is_log = panel.others[name], panel.is_log and alike
     return replace(panel, outcome=outcome, others={}, given=before, truth=truth, is_log=is_log)
+
+
+def residual_ratios(collapsed: Collapsed, scale: np.ndarray) -> np.ndarray:
+    """SD of the errors over the SD of what the saturated regression leaves of each outcome before, shape (earlier,).
+
+        s sqrt(dof / G_k),    G_k = sum_i x_ik'M_i x_ik of what is left of y_k, beside the other outcomes before
+
+    as the regression sees both: filtered and weighted as its errors are.
+    """
+    design = collapsed.regression.design
+    names = saturated(design)
+    given = collapsed.evidence.take(design.columns(names))
+    size = sum(design.blocks[name].size for name in names)
+    last = np.arange(size - len(scale), size)
+    left, _ = eliminate(given, last, np.arange(size - len(scale)))
+    squares = scale**2 / np.diag(np.linalg.inv(left.gram))
+    return collapsed.s * np.sqrt((left.dof - len(last)) / squares)
 
 
 def with_clustered_slopes(collapsed: Collapsed) -> Collapsed:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from src import channels, fit
-from src.channels import Channel, breakdown, curves, estimands, in_words, kappas, told
+from src.channels import Channel, breakdown, curves, estimands, in_words, told
 from src.config import GeneratorConfig
 from src.equations import Effects
 from src.errors import Errors
@@ -137,7 +137,7 @@ def test_kappa_is_the_ratio_of_what_is_left_of_both(system):
     whole = np.hstack([columns, np.column_stack(list(mediators.values()))])
     dof = len(panel.outcome) - np.linalg.matrix_rank(whole)
     of_outcome = np.sqrt((left(panel.outcome, whole) ** 2).sum() / dof)
-    for name, mine in zip(mediators, kappas(outcome), strict=True):
+    for name, mine in zip(mediators, outcome.ratio, strict=True):
         rest = np.column_stack([columns, *(values for other, values in mediators.items() if other != name)])
         of_mediator = np.sqrt((left(mediators[name], rest) ** 2).sum() / dof)
         assert mine == pytest.approx(of_outcome / of_mediator, rel=1e-6)
@@ -189,7 +189,7 @@ def test_planted_confounding_moves_the_slope_and_the_breakdown_as_it_should():
         rest = np.setdiff1d(design.columns(("mu", "path", "industry", "ownership", "exposure", "difference")), [at])
         gram = evidence.gram[np.ix_([at, *rest], [at, *rest])] + 1e-6 * np.eye(len(rest) + 1)
         slope = np.linalg.solve(gram, evidence.moment[[at, *rest]])[0] / mediator.collapsed.s
-        found[r] = Channel("m0", np.full(10, slope), np.ones(10), float(kappas(outcome)[0]))
+        found[r] = Channel("m0", np.full(10, slope), np.ones(10), float(outcome.ratio[0]))
     assert found[0.0].slope[0] == pytest.approx(0.3, abs=0.05)
     assert found[0.4].slope[0] == pytest.approx(0.3 + 0.4 / np.sqrt(1 - 0.4**2), abs=0.05)
     for r, channel in found.items():

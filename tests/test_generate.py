@@ -201,3 +201,43 @@ def test_units_with_larger_errors_and_a_common_average_scale():
 def test_worlds_that_cannot_be_are_refused(changes, words):
     with pytest.raises(PanelError, match=words):
         draw(world(**changes), 0, 0)
+
+
+def drawn(**changes):
+    return draw(GeneratorConfig(name="w", **changes), 1, 2)
+
+
+def test_mediators_move_the_outcome_by_their_slopes_and_nothing_else():
+    plain = drawn()
+    panel = drawn(mediated=[0.3, -0.25], on_mediators=[0.3, -0.2])
+    others = {name: values - panel.truth.others[name].tau for name, values in panel.others.items()}
+    np.testing.assert_allclose(panel.outcome - plain.outcome, 0.3 * others["m0"] - 0.25 * others["m1"], atol=1e-12)
+    np.testing.assert_array_equal(panel.truth.tau, plain.truth.tau)
+    assert panel.truth.through == {"m0": 0.3, "m1": -0.25}
+    for name, effect in (("m0", 0.3), ("m1", -0.2)):
+        tau = panel.truth.others[name].tau
+        assert not tau[~panel.treated].any()
+        assert abs(tau[panel.treated].mean() - effect) < 0.25
+    confounded = drawn(mediated=[0.3], on_mediators=[0.3], confounding=0.6)
+    noise = confounded.others["m0"] - confounded.truth.others["m0"].tau
+    np.testing.assert_allclose(confounded.outcome - plain.outcome, (0.3 + 0.75) * noise, atol=1e-12)
+
+
+@pytest.mark.parametrize(("alike", "expected"), [(None, 0.8), (0.0, 0.0)])
+def test_further_outcomes_share_what_they_are_told_to(alike, expected):
+    panel = drawn(beside=[0.6], errors_alike=alike, covariates=0, period_sd=0.0, drift=0.0, effect=0.0, unit_sd=0.0)
+    never = ~np.isfinite(panel.row_cohort)
+    unit = panel.unit[never]
+
+    def within(values):
+        return values - (np.bincount(unit, values, len(panel.units)) / np.maximum(np.bincount(unit), 1))[unit]
+
+    one, two = within(panel.outcome[never]), within(panel.others["y1"][never])
+    assert np.corrcoef(one, two)[0, 1] == pytest.approx(expected, abs=0.08)
+    assert panel.truth.others["y1"].slope_control == panel.truth.slope_control
+
+
+@pytest.mark.parametrize("changes", [{"mediated": [0.3]}, {"on_mediators": [0.3]}, {"events": True, "beside": [0.1]}])
+def test_worlds_of_several_outcomes_that_cannot_be_are_refused(changes):
+    with pytest.raises(PanelError, match=r"generator\."):
+        drawn(**changes)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from src import synthetic
 from src.config import SyntheticConfig
 from src.panel import PanelError
+from src.synthetic import loadings
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = OmegaConf.to_container(OmegaConf.load(ROOT / "data/synthetic/parameters.yaml"))
@@ -198,9 +199,9 @@ def test_without_noise_the_outcome_is_effect_plus_spillovers(tmp_path, outcome):
     firms = one_row_a_firm(world.frame)
     rows = world.frame.sample(60, random_state=0)
     for row in rows.itertuples():
-        slope = world.slope_treated if row.year >= row.first_treated else world.slope_control
+        slope = world.known.treated if row.year >= row.first_treated else world.known.control
         spillover = sum(slope[column] * brute_exposure(firms, row.firm, row.year, column) for column in slope)
-        tau = getattr(row, world.tau_column)
+        tau = getattr(row, world.known.tau)
         assert getattr(row, outcome) == pytest.approx(1.0 + tau + spillover, abs=1e-12)
     assert len(slope) == 2
     assert treated(rows).any()
@@ -211,17 +212,17 @@ def test_slopes_follow_the_reading(tmp_path, reading, scale):
     path = world_file(tmp_path, {"spillover": {"ratio": 0.5}})
     for outcome, district, industry in [("ln_green_patents", 1.072, 1.198), ("ln_green_quality", 1.087, 1.29)]:
         world = draw(size="small", spillover=reading, outcome=outcome, parameters=path)
-        assert world.tau_column == f"tau_{outcome}"
-        assert world.slope_control == pytest.approx(
+        assert world.known.tau == f"tau_{outcome}"
+        assert world.known.control == pytest.approx(
             {"district": scale * np.log(district), "industry": scale * np.log(industry)}
         )
-        assert world.slope_treated == pytest.approx({k: v / 2 for k, v in world.slope_control.items()})
+        assert world.known.treated == pytest.approx({k: v / 2 for k, v in world.known.control.items()})
 
 
 def test_slopes_are_named_after_the_exposures():
     data = settings(size="small")
     data.exposures = {"spatial": "district", "regional": "province"}
-    assert synthetic.draw(data).slope_control == pytest.approx({"spatial": 10 * np.log(1.072)})
+    assert synthetic.draw(data).known.control == pytest.approx({"spatial": 10 * np.log(1.072)})
 
 
 def growth_gap(frame):
@@ -330,3 +331,27 @@ def test_counts_average_to_their_mean(counted):
 def test_counts_are_of_the_firms_of_the_panel_in_logs(full, counted):
     same = ["firm", "year", "industry", "district", "ownership", "size"]
     pd.testing.assert_frame_equal(full[same], counted.frame[same])
+
+
+def test_what_mediators_have_of_the_noise_makes_their_slopes():
+    """Regression of e on m = a e + c nu, with e and the nu of equal variance, has the slopes that are asked for."""
+    laws = {"a": {"slope": -1.5, "noise": 0.1}, "b": {"slope": -0.2, "noise": 0.8}, "c": {"slope": 0.0, "noise": 2.0}}
+    a, c = loadings(laws)
+    slopes = np.linalg.solve(np.outer(a, a) + np.diag(c**2), a)
+    np.testing.assert_allclose(slopes, [-1.5, -0.2, 0.0], atol=1e-12)
+
+
+def test_mediators_have_the_effects_and_slopes_of_the_parameters(full):
+    treated = full["year"] >= full["first_treated"]
+    laws = OmegaConf.to_container(OmegaConf.load(ROOT / "data" / "synthetic" / "parameters.yaml"))["mediators"]
+    names = list(laws)
+    for name in names:
+        assert full.loc[treated, f"tau_{name}"].mean() == pytest.approx(laws[name]["effect"])
+        assert (full.loc[~treated, f"tau_{name}"] == 0).all()
+    columns = {name: full[name] - full[f"tau_{name}"] for name in names}
+    untreated = full["ln_green_patents"] - full["tau_ln_green_patents"]
+    within = pd.DataFrame(columns | {"y": untreated})[~full["firm"].isin(full.loc[treated, "firm"])]
+    within = within - within.groupby(full["firm"]).transform("mean")
+    within = within - within.groupby(full["year"]).transform("mean")
+    slopes = np.linalg.lstsq(within[names].to_numpy(), within["y"].to_numpy(), rcond=None)[0]
+    np.testing.assert_allclose(slopes, [laws[name]["slope"] for name in names], rtol=0.1)
