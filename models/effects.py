@@ -6,8 +6,6 @@ Everything is in units of s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -30,7 +28,7 @@ def flat(block: Block, priors: Priors):
     return pm.Normal(f"{block.name}_effect", 0.0, priors.cell, dims=block.dim or None)
 
 
-def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0, offset: Callable | None = None):
+def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0):
     """Deviations of the levels of one term, shrunk towards their mean.
 
         effect_l = slope z_l + sd_<term> offset_l,    sum_l offset_l = 0,    sd_<term> ~ half-Student-t(3, priors.sd)
@@ -46,19 +44,22 @@ def pooled(block: Block, priors: Priors, tails: str = "normal", taken: int = 0, 
         Distribution of the offsets; Student-t has 4 degrees of freedom and lets single levels stand out.
     taken : int
         Levels' worth of contrasts that other terms take: a spread is estimated from what they leave.
-    offset : callable, optional
-        Of the block: its offsets where they do not stand alone.
     """
     name, dim = block.name, block.dim
     if block.size - taken < priors.min_levels:
         deviation = pm.ZeroSumNormal(f"{name}_deviation", sigma=priors.fixed, dims=dim)
     else:
         sd = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd)
-        deviation = sd * (offsets(name, (dim,), tails) if offset is None else offset(block))
+        deviation = sd * offsets(name, (dim,), tails)
     if block.predictor is not None:
-        predictor = pm.Data(f"{name}_predictor", block.predictor)
-        deviation = deviation + pm.Normal(f"{name}_slope", 0.0, priors.predictor) * predictor
+        deviation = deviation + predicted(block, priors.predictor)
     return pm.Deterministic(f"{name}_effect", deviation, dims=dim)
+
+
+def predicted(block: Block, sd):
+    """What the group-level predictor of a term says of its levels; its slope Normal(0, sd)."""
+    predictor = pm.Data(f"{block.name}_predictor", block.predictor)
+    return pm.Normal(f"{block.name}_slope", 0.0, sd) * predictor
 
 
 def offsets(name: str, dims: tuple[str, ...], tails: str):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -21,6 +23,7 @@ FIRST = "outcome"  # what the equation named "" is called where equations are le
 def build(
     designs: Mapping[str, Design],
     evidence: Mapping[str, CrossProducts],
+    widths: Mapping[str, float],
     priors: Priors,
     path: str = "increments",
     tails: str = "normal",
@@ -43,6 +46,8 @@ def build(
         By the name of the equation, in their order; block "earlier" has the outcomes before.
     evidence : dict of str to CrossProducts
         In units of the s of each equation, outcomes before in units of theirs.
+    widths : dict of str to float
+        Residual SD without the outcomes before, in units of s: the scale of what does not know of them.
     priors : Priors
     path, tails, late, interactions, unit
         As of `models.hier.build`.
@@ -61,47 +66,83 @@ def build(
         pairs = tuple(f"{a}:{b}" for a, b in combinations(labels, 2))
         coords |= {"equation": labels, "equation_beside": labels, "equation_pair": pairs}
     with pm.Model(coords=coords) as model:
-        slopes: list = []
-        factors: dict = {}
+        shared: dict[str, Shared] = {}
         for at, (name, design) in enumerate(designs.items()):
-            offset = partial(correlated, at=at, equations=len(designs), tails=tails, factors=factors)
-            deviations = partial(effects.pooled, priors=priors, tails=tails, offset=offset if together else None)
+            deviations = partial(effects.pooled, priors=priors, tails=tails)
             with pm.Model(name=name) if name else nullcontext():
+                slopes = earlier_slopes(design, priors, widths[name])
+                if together:
+                    told = (at, len(designs), widths[name], slopes, priors, tails, shared)
+                    deviations = partial(correlated, told=told)
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
-                if "earlier" in design.blocks:
-                    terms["earlier"] = pm.Normal("earlier_slope", 0.0, priors.mu, dims=design.blocks["earlier"].dim)
+                if slopes is not None:
+                    terms["earlier"] = slopes
                 likelihoods.gaussian(design, terms, evidence[name], priors)
-            slopes.append(terms.get("earlier"))
-        for term, (factor, _) in factors.items():
-            sd = pt.stack([model[f"{name}::sd_{term}" if name else f"sd_{term}"] for name in designs])
-            of_effects = pt.dot(through(slopes), sd[:, None] * factor)
-            covariance = pt.dot(of_effects, of_effects.T)
-            scale = pt.sqrt(pt.diagonal(covariance))
-            dims = ("equation", "equation_beside")
-            pm.Deterministic(f"{term}_correlation", covariance / pt.outer(scale, scale), dims=dims)
     return model
 
 
-def correlated(block: Block, at: int, equations: int, tails: str, factors: dict):
-    """Offsets of the levels of a term in one equation, correlated with those in the others.
+def earlier_slopes(design: Design, priors: Priors, width: float):
+    """Slopes c of the outcomes before, Normal(0, priors.mu width); None where there are none."""
+    if "earlier" not in design.blocks:
+        return None
+    scale = pm.Data("width", width)  # data, not a constant: one compiled model serves every panel
+    return pm.Normal("earlier_slope", 0.0, priors.mu * scale, dims=design.blocks["earlier"].dim)
 
-        offset_j = sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA)
+
+@dataclass
+class Shared:
+    """What the equations of a term have in common.
+
+    Attributes
+    ----------
+    offsets : tensor, shape (equation, level)
+        Correlated raw deviations.
+    theta : list of tensor, shape (level,)
+        Deviations in every equation so far, whatever way they go.
+    """
+
+    offsets: Any
+    theta: list[Any] = field(default_factory=list)
+
+
+def correlated(block: Block, taken: int, told: tuple):
+    """Deviations of the levels of a term in one equation, correlated with those in the others.
+
+        theta_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
+        phi_j = theta_j - sum over l < j of c_jl theta_l
+
+    A term too small to tell its spread tells no correlation either: its phi stands alone.
 
     Parameters
     ----------
     block : Block
-    at : int
-        Position of the equation; the variables that all share are made with the first.
-    equations : int
-    tails : {"normal", "student_t"}
-    factors : dict
-        Of each term L and its product with the raw deviations; receives those that it lacks.
+    taken : int
+        As of `effects.pooled`.
+    told : tuple
+        Position of the equation, number of equations, width, c, priors, tails, what is shared by term.
+
+    Returns
+    -------
+    tensor, shape (level,)
+        phi; theta is kept as the effect of the term.
     """
-    if block.name not in factors:
-        factor = lkj_factor(block.name, equations)
-        factors[block.name] = factor, pt.dot(factor, effects.offsets(block.name, ("equation", block.dim), tails))
-    return factors[block.name][1][at]
+    at, equations, width, slopes, priors, tails, shared = told
+    name = block.name
+    if block.size - taken < priors.min_levels:
+        return effects.pooled(block, priors, tails, taken)
+    if name not in shared:
+        factor = lkj_factor(name, equations)
+        pm.Deterministic(f"{name}_correlation", pt.dot(factor, factor.T), dims=("equation", "equation_beside"))
+        shared[name] = Shared(pt.dot(factor, effects.offsets(name, ("equation", block.dim), tails)))
+    scale = 1.0 if slopes is None else pm.Data(f"{name}_width", width)
+    theta = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd * scale) * shared[name].offsets[at]
+    if block.predictor is not None:
+        theta = theta + effects.predicted(block, priors.predictor * scale)
+    theta = pm.Deterministic(f"{name}_effect", theta, dims=block.dim)
+    before = sum(slopes[k] * one for k, one in enumerate(shared[name].theta)) if slopes is not None else 0.0
+    shared[name].theta.append(theta)
+    return theta - before
 
 
 def lkj_factor(name: str, size: int):
@@ -123,13 +164,4 @@ def lkj_factor(name: str, size: int):
             row.append(p * left)
             left = left * pt.sqrt(1 - p**2)
         rows.append(pt.stack([*row, left, *([pt.constant(0.0)] * (size - 1 - j))]))
-    return pt.stack(rows)
-
-
-def through(slopes: list):
-    """(I - C)^-1 for the slopes C of each equation in those before it: theta = (I - C)^-1 phi."""
-    rows: list = []
-    for j, slope in enumerate(slopes):
-        row = np.eye(len(slopes))[j]
-        rows.append(row + sum(slope[k] * rows[k] for k in range(j)) if j else pt.constant(row))
     return pt.stack(rows)

@@ -77,7 +77,7 @@ def correlations(tree: xr.DataTree, base: Average) -> tuple[list[Average], np.nd
         labels = [str(label) for label in matrix["equation"].to_numpy()]
         for (i, a), (j, b) in combinations(enumerate(labels), 2):
             about = ("effect_correlation", name.removesuffix(OF_TERM), f"{b}{LESS}{a}")
-            note = "of the levels' deviations, from LKJ(2) and the data"
+            note = "of the levels' deviations; LKJ(2) a priori, about 0"
             nowhere = np.zeros_like(base.weights)
             found.append(Average(*about, nowhere, base.n_units, base.n_obs, np.nan, note))
             draws.append(matrix.to_numpy()[..., [i], j])

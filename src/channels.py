@@ -11,7 +11,7 @@ Draw by draw, over the same rows as every other average of effects (g-computatio
 
 under sequential ignorability: adoption is as good as random given units, periods and covariates (parallel trends), and
 given these and adoption so is every mediator. The second part is an assumption about the errors of y and of m_k, which
-no data can test. With r the correlation of the two, b_k is
+no data can test. With r the correlation of the errors of y and of what the other mediators leave of m_k, b_k is
 
     b_k(r) = b_k - kappa_k r / sqrt(1 - r^2),    kappa_k = SD of what is left of y over SD of what is left of m_k
 
@@ -50,6 +50,7 @@ ASSUMPTION = (
 )
 PARTS = {"att": "", "att_by": "_by", "att_event": "_event", "contrast": "_contrast"}
 PROPORTION = "proportion_mediated"
+CLEAR = 4.0
 STEP, COARSE = 0.005, 0.05  # of the correlation: as computed, as kept
 COLUMNS = ["mediator", "correlation", "mean", "low", "high", "prob", "p_positive"]
 
@@ -81,7 +82,7 @@ class Channel:
 def answer(tree: xr.DataTree, system: Sequence[Equation], model: MediationConfig, prob: float, seed: int) -> Answer:
     """The tables of a run of `model=mediation`; other parameters as of `src.answer.answer`."""
     each = effects(tree["posterior"].to_dataset(), system, seed)
-    found, draws = told(*estimands(each), prob)
+    found, draws = estimands(each)
     *mediators, outcome = each
     scales = scales_of(found, draws, outcome)
     tables = {model.name: estimand.table(scales, prob)}
@@ -129,18 +130,19 @@ def estimands(each: list[Effects]) -> tuple[list[Average], np.ndarray]:
         share = np.concatenate(draws, axis=-1)[..., at] / outcome.total[..., 0]
     found.append(replace(outcome.found[0], estimand=PROPORTION, truth=float(np.sum(true, axis=0)[0] / whole[0])))
     draws.append(share[..., None])
-    return found, np.concatenate(draws, axis=-1)
+    return told(found, np.concatenate(draws, axis=-1))
 
 
-def told(found: list[Average], draws: np.ndarray, prob: float) -> tuple[list[Average], np.ndarray]:
-    """The same with the proportion mediated left open where the interval of the total, of mass `prob`, holds zero.
+def told(found: list[Average], draws: np.ndarray) -> tuple[list[Average], np.ndarray]:
+    """The same with the proportion mediated left open where the total is not clearly away from zero.
 
-    A ratio whose denominator may be zero has neither mean nor bounds.
+    A ratio whose denominator may be zero has neither mean nor bounds: the posterior mean of the total is to be `CLEAR`
+    posterior SDs away.
     """
-    low, high = np.quantile(draws[..., 0], [(1 - prob) / 2, (1 + prob) / 2])
-    if low * high > 0:
+    total = draws[..., 0]
+    if abs(total.mean()) > CLEAR * total.std():
         return found, draws
-    note = "not given: the interval of the total effect holds zero"
+    note = f"not given: the total effect is not {CLEAR:g} posterior SDs away from zero"
     open_ = [replace(a, note=note, identified=False) if a.estimand == PROPORTION else a for a in found]
     return open_, np.where([a.estimand == PROPORTION for a in found], np.nan, draws)
 
@@ -170,7 +172,8 @@ def scales_of(found: list[Average], draws: np.ndarray, outcome: Effects) -> Scal
     ]
     mine = [found[j] for j in of_log]
     in_percent = estimand.percent(draws[..., of_log]), estimand.percent(truth[of_log])
-    return scales | {"percent": Scale(mine, *in_percent, [""] * len(mine))}
+    parts = ["in percent, direct and indirect effects multiply" if "natural_" in a.estimand else "" for a in mine]
+    return scales | {"percent": Scale(mine, *in_percent, parts)}
 
 
 def on_outcome(name: str) -> bool:
@@ -225,6 +228,8 @@ def breakdown(table: pd.DataFrame, mediator: str) -> tuple[float | None, float |
     """
     mine = table[table["mediator"] == mediator]
     at, mean = mine["correlation"].to_numpy(), mine["mean"].to_numpy()
+    if not np.isfinite(mean).all():
+        return float("nan"), None
     holds = at[(mine["low"] <= 0) & (mine["high"] >= 0)]
     nearest = float(holds[np.abs(holds).argmin()]) if len(holds) else None
     zero = float(at[np.abs(mean).argmin()]) if mean.min() <= 0 <= mean.max() else None
@@ -233,6 +238,8 @@ def breakdown(table: pd.DataFrame, mediator: str) -> tuple[float | None, float |
 
 def in_words(mediator: str, nearest: float | None, zero: float | None, most: float) -> str:
     """The breakdown value in a sentence."""
+    if nearest is not None and np.isnan(nearest):
+        return f"Through {mediator}: the effect on it, or the total, is not identified."
     if nearest == 0:
         return f"Through {mediator}: the interval of the indirect effect holds zero as it is."
     if nearest is None:

@@ -6,7 +6,7 @@ A variable of an equation bears its name, as in "sa::mu", but for that of data.o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -121,5 +121,14 @@ def effects(posterior: xr.Dataset, system: Sequence[Equation], seed: int) -> lis
         if equation.earlier:
             slopes = posterior[equation.named(EARLIER)].to_numpy()
         total = apart + sum(slopes[..., [j]] * before.total for j, before in enumerate(done))
+        if done:
+            found = [told_by(average, others) for average, *others in zip(found, *(d.found for d in done), strict=True)]
+            apart = np.where([average.identified for average in found], apart, np.nan)
         done.append(Effects(equation, found, apart, total, slopes))
     return done
+
+
+def told_by(average: Average, others: list[Average]) -> Average:
+    """The average as far as the same of the outcomes before, which its total contains, is told."""
+    untold = next((other for other in others if not other.identified), None)
+    return average if untold is None else replace(average, identified=False, note=untold.note)

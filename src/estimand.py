@@ -182,6 +182,7 @@ def dataset(scale: Scale) -> xr.Dataset:
         "att_cohort": "cohort",
         "att_gt": "cell",
         "spill_per_pp": "arm",
+        "outcome_pair": "outcome_pair",
     }
     variables: dict[str, xr.DataArray] = {}
     keys = [(average.estimand, average.group) for average in found]
@@ -193,6 +194,8 @@ def dataset(scale: Scale) -> xr.Dataset:
             variables[name] = xr.DataArray(draws[..., mine[0]], dims=("chain", "draw"))
             continue
         kind = estimand.rpartition("::")[2].replace("natural_direct", "att").replace("natural_indirect", "att")
+        if kind == "effect_correlation":
+            kind = "outcome_pair"
         dim = dims.get(kind, f"{group}_contrast" if kind.endswith("contrast") else group)
         coordinate = [int(level) for level in levels] if dim in ("event_time", "lead_time", "cohort") else levels
         variables[name] = xr.DataArray(draws[..., mine], dims=("chain", "draw", dim), coords={dim: coordinate})

@@ -204,7 +204,8 @@ def collapsed_system(
     if len(order) == 1:
         return only(collapse(regression, errors, unpooled(config, regression), has_units(config)))
     units = needs_units(config)
-    return collapse_all(regression.panel, shares, errors, order, units, has_units(config), config.model.together)
+    alike = config.model.beside == "outcomes"
+    return collapse_all(regression.panel, shares, errors, order, units, has_units(config), alike)
 
 
 def order_of(config: Config) -> tuple[str, ...]:
@@ -334,6 +335,7 @@ def posterior_settings(config: Config) -> dict:
     settings["data"] = {name: value for name, value in settings["data"].items() if name not in PATHS} | others_of(
         config
     )
+    settings["model"] = {name: value for name, value in settings["model"].items() if name != "most"}
     settings["sampler"] = {name: value for name, value in settings["sampler"].items() if name != "cores"}
     return settings
 
@@ -417,7 +419,8 @@ def build_model(config: Config, system: tuple[Equation, ...], learned: Learned |
     if len(system) > 1:
         designs = {equation.name: equation.collapsed.regression.design for equation in system}
         each = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in system}
-        return resolve(config.model.build)(designs, each, priors, **options)
+        widths = {equation.name: equation.width for equation in system}
+        return resolve(config.model.build)(designs, each, widths, priors, **options)
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 

@@ -47,6 +47,8 @@ def placebo(config: PlaceboConfig) -> int:
     from src.progress import shown
     from src.terminal import console
 
+    if len(fit.order_of(config)) > 1:
+        raise UserError(f"model={config.model.name}: a placebo is of one outcome: use model=hier")
     panel, shares, _ = fit.load(config)
     panels = list(placebos(config, panel, shares))
     folder = home("placebo", panel.name, config.model.name, name_of(config, panel))

@@ -193,14 +193,14 @@ def replicate(study: Study, r: int, compiled: dict) -> pd.DataFrame:
     for model in study.models:
         config = study.config(model)
         units = needs_units(config)
-        with stopwatch(seconds, f"{model} collapse"):
-            if units not in evidence:
-                regression, _ = build_design(panel, shares, units)
-                evidence[units] = collapse(regression, errors_of(config, regression), unpooled(config, regression))
         if several(config):
             rows, checks[model] = of_several(config, panel, shares, STRIDE * study.seed + r, compiled, seconds)
             parts.append(rows.assign(estimator=model))
             continue
+        with stopwatch(seconds, f"{model} collapse"):
+            if units not in evidence:
+                regression, _ = build_design(panel, shares, units)
+                evidence[units] = collapse(regression, errors_of(config, regression), unpooled(config, regression))
         posterior, checks[model] = sampled(config, only(evidence[units]), STRIDE * study.seed + r, compiled, seconds)
         theta = posterior["theta"]
         with stopwatch(seconds, f"{model} estimands"):

@@ -128,9 +128,11 @@ def compared(given: Given) -> Scrutiny:
     answer, panel, model = given.answer, given.panel, next(iter(given.answer.tables))
     comparison = compare.compare(answer.tables, given.twins.estimates)
     agreement = agree.agreement(comparison, model)
+    of_one = answer.theta is not None  # the prior of an effect that goes through others is not that of coefficients
+    loud = loud_prior(given.additive, given.prior, given.collapsed) if of_one else []
     said = {
         "agreement": list(agree.in_words(agreement, comparison, model)),
-        "warnings": [*loud_prior(given.additive, given.prior, given.collapsed), *nobody_left(panel)],
+        "warnings": [*loud, *nobody_left(panel)],
     }
     tables = {"comparison": comparison, "agreement": agreement}
     return Scrutiny(tables, said, figures={"comparison": lambda: agree.draw(comparison, model)})

@@ -27,11 +27,14 @@ from src.collapse import Collapsed, collapse, saturated
 from src.design import NUISANCE, build_design
 from src.errors import Errors
 from src.panel import Panel, PanelError
-from src.passes import precision_of
-from src.products import centred_within, cross_products, eliminate
+from src.passes import precision_of, unchanging
+from src.products import centred_within, cross_products, eliminate, least_squares
 
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
+LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
+LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
+MOST_EXPLAINED = 1e5  # residual SD without the outcomes before over that with them
 OUTCOME = "outcome"  # what it is called on the right-hand side of others
 
 
@@ -46,6 +49,8 @@ class Equation:
     collapsed : Collapsed
     scale : array, shape (earlier,)
         s of the outcomes before, the unit of their columns.
+    width : float
+        Residual SD of the saturated fit without the outcomes before, in units of s.
     ratio : array, shape (earlier,)
         SD of what is left of the outcome over SD of what is left of each of those before; see `residual_ratios`.
     """
@@ -53,6 +58,7 @@ class Equation:
     name: str
     collapsed: Collapsed
     scale: np.ndarray
+    width: float
     ratio: np.ndarray
 
     @property
@@ -67,7 +73,7 @@ class Equation:
 
 def only(collapsed: Collapsed) -> tuple[Equation, ...]:
     """The system of a single outcome."""
-    return (Equation(FIRST, collapsed, np.zeros(0), np.zeros(0)),)
+    return (Equation(FIRST, collapsed, np.zeros(0), 1.0, np.zeros(0)),)
 
 
 def first(system: Sequence[Equation]) -> Equation:
@@ -113,12 +119,26 @@ def collapse_all(
         scale = np.array([equation.collapsed.s for equation in found])
         before = {one.name or OUTCOME: outcomes[one.name] / one.collapsed.s for one in found}
         regression, _ = build_design(alone(panel, name, before, alike), dict(shares), units)
+        if name and unchanging(regression.panel).all():
+            raise PanelError(f"{name} does not change within any unit: give an outcome that changes over time")
         try:
             collapsed = collapse(regression, errors, own=own)
         except PanelError as error:
-            raise PanelError(f"{name or 'data.outcome'}: {error}") from None
-        ratio = residual_ratios(collapsed, scale) if before else np.zeros(0)
-        found.append(Equation(name, with_clustered_slopes(collapsed), scale, ratio))
+            raise PanelError(f"{name or 'data.outcome'} (as an outcome of its own): {error}") from None
+        said, least = name or "data.outcome", LEAST_LEFT * regression.frame.outcome[1]
+        if name and collapsed.s < least:
+            raise PanelError(f"{said} does not vary beyond units, periods, covariates and adoption: leave it out")
+        if not before:
+            found.append(Equation(name, collapsed, scale, 1.0, scale))
+            continue
+        width = width_of(collapsed)
+        if width > MOST_EXPLAINED or collapsed.s < least:
+            raise PanelError(
+                f"{said} is a linear function of {', '.join(before)} beyond units, periods and adoption, so nothing of "
+                "its own is left: name only one of them"
+            )
+        ratio = residual_ratios(collapsed, scale)
+        found.append(Equation(name, with_clustered_slopes(collapsed), scale, width, ratio))
     return tuple(found)
 
 
@@ -132,6 +152,13 @@ def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -
     truth = None if panel.truth is None else panel.truth.others.get(name)
     outcome, is_log = panel.others[name], panel.is_log and alike
     return replace(panel, outcome=outcome, others={}, given=before, truth=truth, is_log=is_log)
+
+
+def width_of(collapsed: Collapsed) -> float:
+    """Residual SD of the saturated fit without the outcomes before, in units of that with them."""
+    design = collapsed.regression.design
+    names = tuple(name for name in saturated(design) if name != "earlier")
+    return least_squares(collapsed.evidence.take(design.columns(names)))[2] / collapsed.s
 
 
 def residual_ratios(collapsed: Collapsed, scale: np.ndarray) -> np.ndarray:
@@ -158,14 +185,15 @@ def with_clustered_slopes(collapsed: Collapsed) -> Collapsed:
     all rows of a unit, do not mind; a slope in what varies as the errors do rests on units whose errors are larger than
     their weights say, and on weights that follow the very residuals that it leaves. As a solution of
 
-        sum_i w_i(q_i) x_i'M_i e_i = 0,    w_i = (nu + n_i - 1) / (nu + q_i),    q_i = e_i'M_i e_i
+        sum_i w_i(q_i) x_i'M_i e_i = 0,    w_i = f_i / (f_i + 2) f_i / (nu + q_i),    f_i = nu + n_i - 1,
+        q_i = e_i'M_i e_i over the square of the typical scale
 
     it has variance B / A^2 instead of 1 / P, with x, e what the saturated regression leaves and z_i = w_i x_i'M_i e_i:
 
-        P = s^2 sum w_i x_i'M_i x_i,    B = sum z_i^2,    A = P - sum 2 (nu + n_i + 1) / (nu + n_i - 1)^2 z_i^2
+        P = s^2 sum w_i x_i'M_i x_i,    B = sum z_i^2,    A = P - sum 2 (f_i + 2) / f_i^2 z_i^2
 
     so that P becomes F^-1/2 P F^-1/2, F = diag(max(B P / A^2, 1)), about the same slopes; what is known of all else
-    given the slopes stays.
+    given the slopes stays. Shocks of groups are left out of x and e: the factor is that of errors of units.
     """
     regression = collapsed.regression
     design = regression.design
@@ -215,4 +243,4 @@ def clustered_over_plain(collapsed: Collapsed) -> np.ndarray:
     freedom = nuisance.nu + np.bincount(panel.unit) - 1.0
     moved = (2 * (freedom + 2) / freedom**2) @ scores**2 if np.isfinite(nuisance.nu) else 0.0
     plain = collapsed.s**2 * (filtered * x).sum(axis=0)
-    return (scores**2).sum(axis=0) * plain / (plain - moved) ** 2
+    return (scores**2).sum(axis=0) * plain / np.maximum(plain - moved, LEAST_BREAD * plain) ** 2

@@ -201,6 +201,11 @@ def rebuilt(run: Config, attributes: dict) -> tuple[Collapsed, list[str]]:
     from src.fit import errors_of, has_units, load, needs_units, unpooled
     from src.hypothesis import missing_ties
 
+    if getattr(run.model, "beside", ""):
+        raise UserError(
+            f"model={run.model.name} is of several outcomes: where the next adopters should be is asked of "
+            "one at a time, of a run of model=hier"
+        )
     if run.model.name == "nopool":
         raise UserError("model=nopool has an effect for each cell of today's adopters and says nothing of new ones: "
                         "fit with model=hier or model=pooled")  # fmt: skip

@@ -24,6 +24,7 @@ RESERVED_WORDS = """
     unit units time cohort event_time event_time_step lead_time cell group_cell exposure covariate outcome weight
     mu path difference theta sigma alpha beta lambda_ tau delta_control delta_treated s rho nu scale scales shock shocks
     trait fixed gram moment square dof evidence rows_per_event_time covariate_sd exposure_sd exposure_centre
+    equation equation_beside equation_pair outcome_pair
     att direct switching contrast overall lead total_treated total_events
 """
 RESERVED_BEGINNINGS = (
@@ -38,10 +39,25 @@ RESERVED_BEGINNINGS = (
     "shock_",
     "trait_",
     "total_",
+    "earlier_",
+    "natural_",
 )
 HUGE = 1e100  # squares of larger numbers overflow
 LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
-DERIVED_SUFFIXES = ("_late", "_effect", "_offset", "_deviation", "_slope", "_predictor", "_contrast", "_length")
+DERIVED_SUFFIXES = (
+    "_late",
+    "_partial",
+    "_correlation",
+    "_width",
+    "_effect",
+    "_offset",
+    "_deviation",
+    "_slope",
+    "_predictor",
+    "_contrast",
+    "_length",
+)
+UNITLESS = ("_offset", "_length", "_partial", "_correlation")  # of src.trace
 OWN_TERMS = (
     "mu",
     "path",
@@ -208,6 +224,8 @@ def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
         reason = "a word of the model and its tables"
     elif name.startswith(RESERVED_BEGINNINGS):
         reason = f"the model's own names begin with {', '.join(RESERVED_BEGINNINGS)}"
+    elif name.endswith(UNITLESS):
+        reason = f"the model's names of what has no unit end with {', '.join(UNITLESS)}"
     elif owner:
         reason = f"the model's own name for a part of {owner}"
     if reason:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from src import across, fit
+from models import system
+from src import across, equations, fit, sample
 from src.config import GeneratorConfig
 from src.equations import Effects
 from src.errors import Errors
@@ -17,6 +18,7 @@ from src.generate import draw
 from src.products import least_squares
 from src.system import FIRST, collapse_all
 from tests.test_fit import call, table
+from tests.worlds import WEAK
 
 WORLD = GeneratorConfig(
     name="world", units=240, periods=8, starts=[4, 6], adopters=[30, 30], industries=6, districts=8, beside=[0.6, 0.2],
@@ -87,6 +89,25 @@ def test_outcomes_that_are_nearly_the_same_have_nearly_the_same_effects(panel):
     assert np.abs(theta).max() > 0.1
 
 
+def test_a_copy_with_a_little_noise_gains_what_its_original_gains(panel):
+    """In the posterior, whose prior must not be against the slope of a copy: it is a thousand of its residual SDs."""
+    rng = np.random.default_rng(1)
+    copy = panel.outcome + 1e-3 * rng.normal(size=len(panel.outcome))
+    found = system_of(replace(panel, others={"copy": copy}))
+    designs = {e.name: e.collapsed.regression.design for e in found}
+    evidence = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in found}
+    widths = {e.name: e.width for e in found}
+    model = system.build(designs, evidence, widths, WEAK, late=False, interactions=False, together=True)
+    compiled = sample.compile_model(model, ("theta", "copy::theta", "copy::earlier_slope"))
+    posterior = sample.draw_compiled(compiled, 300, 500, 2, 1, 0.9, 1, False)["posterior"].to_dataset()
+    each = equations.effects(equations.in_outcome_units(posterior, found), found, 1)
+    names, draws = across.estimands(each)
+    known = {(a.estimand, a.group, a.level): draws[..., k] for k, a in enumerate(names)}
+    assert abs(known["copy - outcome::att", "", ""].mean()) < 2e-3
+    assert known["copy - outcome::att", "", ""].std() < 2e-3
+    assert known["att", "", ""].mean() > 0.1
+
+
 def test_percent_is_there_for_effects_and_not_for_correlations(each):
     found, draws = across.estimands(each)
     drawn = np.full((2, 50, 1), 0.3)
@@ -133,5 +154,11 @@ def test_the_command_compares_two_outcomes(tmp_path, capsys):
     # errors that go together cancel: apart, the difference would have the SD of a sum of squares
     assert contrast["sd"] < 0.7 * np.hypot(rows.loc["att", "sd"], rows.loc["z::att", "sd"])
     assert rows.loc["effect_correlation", "level"] == "z - outcome"
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        estimands = tree["estimand"].to_dataset().load()
+    told = set(rows.index[np.isfinite(rows["mean"])])
+    for name in ("att_by_kind", "z::att_by_kind", "effect_correlation_kind"):
+        assert name.rpartition("_kind")[0] in told
+        assert np.isfinite(estimands[name]).all(), name
     page = (folder / "report.html").read_text()
     assert "z - outcome::att" in page

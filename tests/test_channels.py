@@ -9,7 +9,7 @@ import pytest
 from src import channels, fit
 from src.channels import Channel, breakdown, curves, estimands, in_words, told
 from src.config import GeneratorConfig
-from src.equations import Effects
+from src.equations import Effects, told_by
 from src.errors import Errors
 from src.estimand import averages
 from src.exposure import row_shares
@@ -111,15 +111,27 @@ def test_one_mediator_has_one_row():
 
 def test_a_share_of_what_may_be_zero_is_left_open(each):
     found, draws = estimands(each)
-    assert all(a.identified for a in told(found, draws, 0.9)[0] if a.estimand == "proportion_mediated")
+    at = [a.estimand for a in found].index("proportion_mediated")
+    assert found[at].identified
     around = draws.copy()
-    around[..., 0] = np.linspace(-1, 1, around[..., 0].size).reshape(around.shape[:2])
-    open_, blank = told(found, around, 0.9)
-    at = [a.estimand for a in open_].index("proportion_mediated")
+    around[..., 0] = np.linspace(-0.5, 1, around[..., 0].size).reshape(around.shape[:2])
+    open_, blank = told(found, around)
     assert not open_[at].identified
-    assert "holds zero" in open_[at].note
+    assert "not clearly" in open_[at].note or "SDs away" in open_[at].note
     assert np.isnan(blank[..., at]).all()
     assert np.isfinite(np.delete(blank, at, axis=-1)).all()
+
+
+def test_what_is_not_identified_on_a_mediator_is_not_on_the_outcome(system):
+    """Totals hold the effects on mediators: they are as silent as these, with their reason."""
+    rng = np.random.default_rng(1)
+    done = averages(system[0].collapsed.regression, system[0].collapsed.evidence, ("mu",))
+    blind = replace(done[0], identified=False, note="because")
+    assert not told_by(done[0], [done[0], blind]).identified
+    assert told_by(done[0], [done[0], blind]).note == "because"
+    assert told_by(done[0], [done[0]]).identified
+    nothing = curves([Channel("m", rng.normal(size=50), np.full(50, np.nan), 1.0)], 0.9, 0.3)
+    assert "not identified" in in_words("m", *breakdown(nothing, "m"), 0.3)
 
 
 def test_kappa_is_the_ratio_of_what_is_left_of_both(system):

@@ -87,7 +87,7 @@ def test_total_effects_are_those_of_the_regression_without_the_outcomes_before(p
 def model_of(found, **options):
     designs = {e.name: e.collapsed.regression.design for e in found}
     evidence = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in found}
-    return system.build(designs, evidence, WEAK, **options)
+    return system.build(designs, evidence, {e.name: e.width for e in found}, WEAK, **options)
 
 
 def log_density(model, point):
@@ -115,14 +115,8 @@ def test_without_slopes_equations_are_models_of_their_own(panel):
         single = hier.build(design, evidence, WEAK)
         mine = {name: point[equation.named(name)] for name in single.initial_point()}
         parts += log_density(single, mine)
-    prior = float(pm.logp(pm.Normal.dist(0.0, WEAK.mu), 0.0).eval())
+    prior = float(pm.logp(pm.Normal.dist(0.0, WEAK.mu * found[1].width), 0.0).eval())
     assert log_density(whole, point) == pytest.approx(parts + prior, rel=1e-10)
-
-
-def test_through_is_the_inverse_of_one_less_the_slopes():
-    slopes = [None, np.array([0.4]), np.array([-0.2, 0.7])]
-    triangle = np.array([[0, 0, 0], [0.4, 0, 0], [-0.2, 0.7, 0]])
-    np.testing.assert_allclose(system.through(slopes).eval(), np.linalg.inv(np.eye(3) - triangle))
 
 
 def test_the_vine_draws_correlation_matrices_of_the_lkj_law():
@@ -136,14 +130,33 @@ def test_the_vine_draws_correlation_matrices_of_the_lkj_law():
         assert abs(drawn[:, i, j].mean()) < 0.03
 
 
-def test_equations_of_a_joint_model_share_their_offsets(panel):
+def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(panel):
+    """theta of both equations from shared offsets; what enters the second is theta_2 - c theta_1."""
     found = collapsed_system(panel, (FIRST, "one"))
     model = model_of(found, together=True)
-    shared = [name for name in model.named_vars if name.endswith("_offset") and "::" not in name]
-    assert any(model.named_vars_to_dims[name][0] == "equation" for name in shared)
-    pooled = {name.removesuffix("_partial") for name in map(str, model.named_vars) if name.endswith("_partial")}
-    for name in pooled:
-        assert {f"sd_{name}", f"one::sd_{name}", f"{name}_correlation"} <= set(model.named_vars)
+    terms = [name.removesuffix("_partial") for name in map(str, model.named_vars) if name.endswith("_partial")]
+    assert terms
+    rng = np.random.default_rng(3)
+    point = {v.name: 0.5 * rng.normal(size=np.shape(model.initial_point()[v.name])) for v in model.value_vars}
+    names = [f"{prefix}{kind}" for prefix in ("", "one::") for kind in ("theta", *(f"{t}_effect" for t in terms))]
+    names += [f"one::sd_{t}" for t in terms] + [f"sd_{t}" for t in terms] + ["one::earlier_slope"]
+    names += [f"{t}_{kind}" for t in terms for kind in ("offset", "correlation")]
+    compiled = model.compile_fn([model[n] for n in names], inputs=model.value_vars, on_unused_input="ignore")
+    values = dict(zip(names, compiled(point), strict=True))
+    labels = {prefix: list(model.coords[f"{prefix}column"]) for prefix in ("", "one::")}
+    for term in terms:
+        r = values[f"{term}_correlation"][0, 1]
+        raw = values[f"{term}_offset"]
+        first_, second = (
+            values[f"sd_{term}"] * raw[0],
+            values[f"one::sd_{term}"] * (r * raw[0] + np.sqrt(1 - r**2) * raw[1]),
+        )
+        np.testing.assert_allclose(values[f"{term}_effect"], first_)
+        np.testing.assert_allclose(values[f"one::{term}_effect"], second)
+        at = {p: [k for k, label in enumerate(labels[p]) if label.partition("[")[0] == term] for p in labels}
+        np.testing.assert_allclose(values["theta"][at[""]], first_)
+        phi = second - values["one::earlier_slope"][0] * first_
+        np.testing.assert_allclose(values["one::theta"][at["one::"]], phi)
 
 
 def test_what_is_kept_of_an_equation_bears_its_name_and_its_units(found):
@@ -171,11 +184,25 @@ def test_what_is_kept_of_an_equation_bears_its_name_and_its_units(found):
 
 def test_an_equation_that_cannot_be_told_is_named(panel):
     constant = replace(panel, others={"one": np.ones(len(panel.unit))})
-    with pytest.raises(PanelError, match=r"^one: "):
+    with pytest.raises(PanelError, match="one does not change within any unit"):
         collapsed_system(constant, ("one", FIRST))
-    same = replace(panel, others={"one": 2 * panel.outcome + 1})
-    with pytest.raises(PanelError, match=r"^one: "):
-        collapsed_system(same, (FIRST, "one"))
+    adoption = replace(panel, others={"one": 1.0 * panel.treated})
+    with pytest.raises(PanelError, match=r"one (does not vary|\(as an outcome of its own)"):
+        collapsed_system(adoption, ("one", FIRST))
+    for slope in (1.0, 2.0, -0.37):
+        same = replace(panel, others={"one": slope * panel.outcome + 1})
+        with pytest.raises(
+            PanelError, match=r"one (is a linear function of outcome|does not vary|\(as an outcome of its own)"
+        ):
+            collapsed_system(same, (FIRST, "one"))
+
+
+def test_width_is_what_the_outcomes_before_explain(panel, found):
+    """Residual SDs of the saturated regression without and with them."""
+    alone_ = collapse(build_design(alone(panel, "two", {}, False), row_shares(panel)[0])[0])
+    assert found[1].width * found[1].collapsed.s == pytest.approx(alone_.s, rel=1e-6)
+    assert found[1].width > 1
+    assert found[0].width == 1
 
 
 def test_the_first_outcome_has_a_name_on_the_right_hand_side_of_others(panel):
