@@ -18,7 +18,7 @@ from src.compare import is_fixed, keyed, readable_scale, unequal_weights, what_i
 from src.design import Regression
 from src.diagnose import doubts, errors_in_words
 from src.figure import ARMS, MEANING
-from src.panel import Panel, count
+from src.panel import Panel
 from src.scrutiny import Scrutiny
 from src.spillover import PER_SD
 
@@ -44,6 +44,12 @@ SUBJECTS = {
     "trends": "What if trends were not parallel?",
     "channels": "Through which channels?",
 }
+IGNORABILITY = (
+    "Sequential ignorability",
+    "Given units, periods, covariates and adoption, a mediator is as good as random: nothing unseen moves a mediator "
+    "and the outcome of a unit in the same period. Its slope is the same with and without adoption, and no mediator "
+    "causes another.",
+)
 ABSENT = "–"
 SPILLS = ("spill_per_pp", "spill_at")
 
@@ -108,7 +114,10 @@ def render(
         passed=passed(diagnostics),
         cautions=[*beside.said.get("warnings", ()), *cautions(rows, comparison, diagnostics["nuisance"])],
         answers=list(answers(rows, beside, scale, model, list(in_events(table)))),
-        assumptions=assumptions(regression.panel, exposures, diagnostics["nuisance"]),
+        assumptions=[
+            *assumptions(regression.panel, exposures, diagnostics["nuisance"]),
+            *(IGNORABILITY for _ in beside.said.get("channels", ())[:1]),
+        ],
         sections=sections,
         has_truth=bool(rows["truth"].notna().any()),
         notes=list(notes),
@@ -515,7 +524,6 @@ def assumptions(panel: Panel, exposures: list[str], nuisance: dict) -> list[tupl
 def facts(regression: Regression, exposures: list[str]) -> list[tuple[str, str]]:
     """The panel in numbers."""
     panel, frame, rows = regression.panel, regression.frame, regression.rows
-    "" if regression.blocks is None else f", read in {count(len(regression.blocks.paths), 'block')}"
     adopted = panel.cohort[np.isfinite(panel.cohort)].astype(int)
     cohorts = ", ".join(f"{g} ({n:,})" for g, n in zip(*np.unique(adopted, return_counts=True), strict=True))
     groups = ", ".join(f"{name} ({len(factor.levels):,} levels)" for name, factor in panel.groups.items())
