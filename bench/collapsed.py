@@ -19,6 +19,7 @@ from src.collapse import collapse
 from src.design import build_design
 from src.fit import build_model, errors_of, load, needs_units, unpooled
 from src.stopwatch import stopwatch
+from src.system import only
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     with stopwatch(seconds, "before"):
         regression, _ = build_design(panel, shares, needs_units(config))
         collapsed = collapse(regression, errors_of(config, regression), unpooled(config, regression))
-    model = build_model(config, collapsed, None)
+    model = build_model(config, only(collapsed), None)
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     tree = sample.draw_posterior(model, **options, seed=job["seed"], seconds=seconds)
     posterior = tree["posterior"].to_dataset()

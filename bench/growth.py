@@ -21,6 +21,7 @@ from src.design import build_design
 from src.fit import build_model, errors_of, load, needs_units, priors_of, unpooled
 from src.stopwatch import stopwatch
 from src.synthetic import draw
+from src.system import only
 
 COLUMNS = ("unit", "time", "cohort", "outcome")
 
@@ -68,7 +69,7 @@ def main() -> None:
         profile.enable()
         collapsed = collapse(regression, errors, unpooled(config, regression))
         profile.disable()
-    model = build_model(config, collapsed, None)
+    model = build_model(config, only(collapsed), None)
     options = {name: value for name, value in asdict(config.sampler).items() if name != "name"}
     sampled = sample.draw_posterior(model, **options, seed=job["seed"], seconds=seconds)
     with stopwatch(seconds, "estimand"):

@@ -16,6 +16,7 @@ from src.design import build_design
 from src.exposure import leave_one_out_share, row_shares
 from src.fit import build_model, errors_of, has_units, needs_units, unpooled
 from src.replicate import structure
+from src.system import only
 from src.target import all_rules, prospect_from
 from src.trace import in_outcome_units
 from tests.test_command import composed, composed_study
@@ -39,7 +40,7 @@ def fitted(config, panel, seed, compiled):
     """The collapsed panel, and draws of all variables in units of the outcome."""
     regression, _ = build_design(panel, row_shares(panel)[0], needs_units(config))
     collapsed = collapse(regression, errors_of(config, regression), unpooled(config, regression), has_units(config))
-    model = build_model(config, collapsed, None)
+    model = build_model(config, only(collapsed), None)
     key = structure(collapsed.regression.design, collapsed.evidence)
     if key not in compiled:
         compiled[key] = sample.compile_model(model)

@@ -10,6 +10,7 @@ from src.collapse import collapse
 from src.design import build_design
 from src.fit import build_model, errors_of, load, needs_units, unpooled
 from src.products import ar1_precision, cross_products, independent_precision
+from src.system import only
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def test_nuisance(benchmark, fitted):
 
 def test_gradient_of_the_collapsed_density(benchmark, fitted):
     config, _, collapsed = fitted
-    model = build_model(config, collapsed, None)
+    model = build_model(config, only(collapsed), None)
     density = model.logp_dlogp_function(ravel_inputs=True)
     density.set_extra_values({})
     size = sum(int(np.prod(value.shape)) for value in model.initial_point().values())
