@@ -224,10 +224,10 @@ def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
         reason = "a word of the model and its tables"
     elif name.startswith(RESERVED_BEGINNINGS):
         reason = f"the model's own names begin with {', '.join(RESERVED_BEGINNINGS)}"
-    elif name.endswith(UNITLESS):
-        reason = f"the model's names of what has no unit end with {', '.join(UNITLESS)}"
     elif owner:
         reason = f"the model's own name for a part of {owner}"
+    elif name.endswith(UNITLESS):
+        reason = f"the model's names of what has no unit end with {', '.join(UNITLESS)}"
     if reason:
         raise PanelError(f"data.{setting}: the name {name!r} is reserved ({reason}): rename it; its column may stay")
 
