@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 
 from models import hier, nopool, pooled
-from src import estimand
+from src import estimand, trace
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
+from src.kernel import SHAPE
 from src.panel import PanelError
-from src.validate import DERIVED_SUFFIXES, RESERVED_WORDS
+from src.validate import DERIVED_SUFFIXES, RESERVED_WORDS, UNITLESS
 from tests.frames import INF, adoption, changed, coded, rising, tiny
 from tests.worlds import WEAK, staggered
 
@@ -130,7 +131,16 @@ def test_names_derived_from_a_group_are_reserved(suffix):
     for groups in (["industry", f"industry{suffix}"], [f"industry{suffix}", "industry"]):
         with pytest.raises(PanelError, match=rf"industry{suffix}.*reserved"):
             coded(tiny(), groups=dict.fromkeys(groups, "ind"))
-    assert set(coded(tiny(), groups={f"industry{suffix}": "ind"}).groups) == {f"industry{suffix}"}
+    if suffix.endswith(UNITLESS):  # its spread would be kept without the unit of the outcome
+        with pytest.raises(PanelError, match="no unit end with"):
+            coded(tiny(), groups={f"industry{suffix}": "ind"})
+    else:
+        assert set(coded(tiny(), groups={f"industry{suffix}": "ind"}).groups) == {f"industry{suffix}"}
+
+
+def test_endings_of_what_has_no_unit_are_those_of_the_trace():
+    assert set(UNITLESS) <= set(trace.UNITLESS)
+    assert set(trace.UNITLESS) - set(UNITLESS) <= set(SHAPE)  # whole names of a learned kernel
 
 
 def names_in_a_run(groups: tuple[str, ...]) -> set[str]:
