@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+OUTCOME = "outcome"  # what the equation of data.outcome, named "", is called beside others
 BY = "spill_"  # begins the block of an exposure's slopes by the levels of a group
 
 

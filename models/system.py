@@ -14,10 +14,9 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from models import effects, hier, likelihoods, spillovers
-from models.inputs import Block, CrossProducts, Design, Priors
+from models.inputs import OUTCOME, Block, CrossProducts, Design, Priors
 
 ETA = 2.0  # of the LKJ prior: correlations near 0 are somewhat likelier
-FIRST = "outcome"  # what the equation named "" is called where equations are levels
 
 
 def build(
@@ -62,7 +61,7 @@ def build(
     for design in designs.values():
         coords |= likelihoods.coords(design)
     if together:
-        labels = tuple(name or FIRST for name in designs)
+        labels = tuple(name or OUTCOME for name in designs)
         pairs = tuple(f"{a}:{b}" for a, b in combinations(labels, 2))
         coords |= {"equation": labels, "equation_beside": labels, "equation_pair": pairs}
     with pm.Model(coords=coords) as model:
@@ -72,8 +71,8 @@ def build(
             with pm.Model(name=name) if name else nullcontext():
                 slopes = earlier_slopes(design, priors, widths[name])
                 if together:
-                    told = (at, len(designs), widths[name], slopes, priors, tails, shared)
-                    deviations = partial(correlated, told=told)
+                    about = {"at": at, "equations": len(designs), "width": widths[name], "slopes": slopes}
+                    deviations = partial(correlated, **about, priors=priors, tails=tails, shared=shared)
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
                 if slopes is not None:
@@ -106,7 +105,17 @@ class Shared:
     theta: list[Any] = field(default_factory=list)
 
 
-def correlated(block: Block, taken: int, told: tuple):
+def correlated(
+    block: Block,
+    taken: int,
+    at: int,
+    equations: int,
+    width: float,
+    slopes: Any,
+    priors: Priors,
+    tails: str,
+    shared: dict[str, Shared],
+):
     """Deviations of the levels of a term in one equation, correlated with those in the others.
 
         theta_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
@@ -119,15 +128,22 @@ def correlated(block: Block, taken: int, told: tuple):
     block : Block
     taken : int
         As of `effects.pooled`.
-    told : tuple
-        Position of the equation, number of equations, width, c, priors, tails, what is shared by term.
+    at, equations : int
+        Position of the equation, and how many there are.
+    width : float
+        As of `build`.
+    slopes : tensor, shape (earlier,), or None
+        c.
+    priors : Priors
+    tails : {"normal", "student_t"}
+    shared : dict of str to Shared
+        By term; receives those that it lacks.
 
     Returns
     -------
     tensor, shape (level,)
         phi; theta is kept as the effect of the term.
     """
-    at, equations, width, slopes, priors, tails, shared = told
     name = block.name
     if block.size - taken < priors.min_levels:
         return effects.pooled(block, priors, tails, taken)

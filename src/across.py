@@ -19,6 +19,7 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 
+from models.inputs import OUTCOME
 from src import estimand
 from src.answer import Answer
 from src.average import Average
@@ -27,7 +28,7 @@ from src.config import JointConfig
 from src.equations import Effects, effects
 from src.estimand import Scale, Scales
 from src.further import LESS
-from src.system import OUTCOME, Equation
+from src.system import Equation
 
 ASSUMPTION = ""  # none beyond those of a single outcome
 OF_TERM = "_correlation"  # how the name of what is kept of a term ends

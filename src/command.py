@@ -214,13 +214,23 @@ def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | Tar
     assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig)
     if isinstance(found, Config):
         make_replacements(found)
-        found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
-        found.data.derive = {
-            name: entry_of(f"data.derive.{name}", entry, schema.DeriveConfig)
-            for name, entry in found.data.derive.items()
-        }
+        make_entries(found.data)
     check_values(found, "", type(found))
     return found
+
+
+def make_entries(data: schema.DataConfig) -> None:
+    """Put dataclasses in the place of the dictionaries that exposures and derived columns are given as.
+
+    Raises
+    ------
+    UserError
+        One says something that its dataclass does not know.
+    """
+    data.exposures = {name: exposure(name, entry) for name, entry in data.exposures.items()}
+    data.derive = {
+        name: entry_of(f"data.derive.{name}", entry, schema.DeriveConfig) for name, entry in data.derive.items()
+    }
 
 
 def make_replacements(found: Config) -> None:

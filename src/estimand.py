@@ -36,6 +36,7 @@ from src.design import Regression
 from src.identify import known_effects, moves, silent_directions, slopes_in
 from src.kernel import BLOCKS
 from src.spillover import spillover_effects
+from src.system import MARK
 
 BEYOND = "not computed: too large for a percentage; is the outcome in logs?"
 # the classification by which an estimand is told apart; att_by and contrast bear the name of theirs
@@ -193,7 +194,7 @@ def dataset(scale: Scale) -> xr.Dataset:
         if levels == [""]:
             variables[name] = xr.DataArray(draws[..., mine[0]], dims=("chain", "draw"))
             continue
-        kind = estimand.rpartition("::")[2].replace("natural_direct", "att").replace("natural_indirect", "att")
+        kind = estimand.rpartition(MARK)[2].replace("natural_direct", "att").replace("natural_indirect", "att")
         if kind == "effect_correlation":
             kind = "outcome_pair"
         dim = dims.get(kind, f"{group}_contrast" if kind.endswith("contrast") else group)

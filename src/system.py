@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from models.inputs import Design
+from models.inputs import OUTCOME, Design
 from src.collapse import Collapsed, collapse, saturated
 from src.design import NUISANCE, build_design
 from src.errors import Errors
@@ -35,7 +35,6 @@ FIRST = ""  # name of the equation of data.outcome
 LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
 LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
 MOST_EXPLAINED = 1e5  # residual SD without the outcomes before over that with them
-OUTCOME = "outcome"  # what it is called on the right-hand side of others
 
 
 @dataclass(frozen=True)
@@ -116,16 +115,17 @@ def collapse_all(
     found: list[Equation] = []
     outcomes = {FIRST: panel.outcome} | panel.others
     for name in order:
+        said = name or "data.outcome"
         scale = np.array([equation.collapsed.s for equation in found])
         before = {one.name or OUTCOME: outcomes[one.name] / one.collapsed.s for one in found}
         regression, _ = build_design(alone(panel, name, before, alike), dict(shares), units)
         if name and unchanging(regression.panel).all():
-            raise PanelError(f"{name} does not change within any unit: give an outcome that changes over time")
+            raise PanelError(f"{said} does not change within any unit: give an outcome that changes over time")
         try:
             collapsed = collapse(regression, errors, own=own)
         except PanelError as error:
-            raise PanelError(f"{name or 'data.outcome'} (as an outcome of its own): {error}") from None
-        said, least = name or "data.outcome", LEAST_LEFT * regression.frame.outcome[1]
+            raise PanelError(f"{said} (as an outcome of its own): {error}") from None
+        least = LEAST_LEFT * regression.frame.outcome[1]
         if name and collapsed.s < least:
             raise PanelError(f"{said} does not vary beyond units, periods, covariates and adoption: leave it out")
         if not before:

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.command import SCHEMAS, UserError, command, entry_of, exposure
-from src.config import Config, DataConfig, DeriveConfig, TargetConfig, exposure_entries
+from src.command import SCHEMAS, UserError, command, make_entries
+from src.config import Config, DataConfig, TargetConfig, exposure_entries
 from src.panel import Panel, count, some
 
 if TYPE_CHECKING:
@@ -180,10 +180,7 @@ def settings_of(folder: Path) -> Config:
         raise UserError(f"the settings in {folder / '.hydra'} are of another version ({first}): fit again") from error
     rest: Any = {name: value for name, value in kept.items() if name not in groups}
     found = Config(**groups, **rest)
-    found.data.exposures = {name: exposure(name, entry) for name, entry in found.data.exposures.items()}
-    found.data.derive = {
-        name: entry_of(f"data.derive.{name}", entry, DeriveConfig) for name, entry in found.data.derive.items()
-    }
+    make_entries(found.data)
     return found
 
 

@@ -144,17 +144,16 @@ def check_settings(data: DataConfig) -> None:
             f"data.predictors names {some(strangers)}, which is no group: the groups are {some(data.groups) or 'none'}"
         )
     taken = [data.outcome, data.unit, data.time, data.cohort, data.treated, *data.covariates]
-    twice = [name for name in dict.fromkeys(data.covariates) if taken.count(name) > 1]
-    if twice:
-        raise PanelError(f"data.covariates names {some(twice)}, which is used already: name each column once")
+    check_once("covariates", data.covariates, taken, "")
+    held = " (a covariate, which is held fixed, cannot be an outcome as well)"
     for setting in ("mediators", "outcomes"):
-        check_others(setting, getattr(data, setting), [*taken, *data.mediators, *data.outcomes])
+        check_once(setting, getattr(data, setting), [*taken, *data.mediators, *data.outcomes], held)
         for name in getattr(data, setting):
             check_name(setting, name, OWN_TERMS)
 
 
-def check_others(setting: str, names: list[str], taken: list[str | None]) -> None:
-    """Refuse an outcome beside the first that is something else already.
+def check_once(setting: str, names: list[str], taken: list[str | None], why: str) -> None:
+    """Refuse a column that is something else already; `why` follows the remedy.
 
     Raises
     ------
@@ -162,10 +161,7 @@ def check_others(setting: str, names: list[str], taken: list[str | None]) -> Non
     """
     twice = [name for name in dict.fromkeys(names) if taken.count(name) > 1]
     if twice:
-        raise PanelError(
-            f"data.{setting} names {some(twice)}, which is used already: name each column once (a covariate, which is "
-            "held fixed, cannot be an outcome as well)"
-        )
+        raise PanelError(f"data.{setting} names {some(twice)}, which is used already: name each column once{why}")
 
 
 def check_exposure(name: str, entry: ExposureConfig) -> None:

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from models import hier, system
+from models.inputs import OUTCOME
 from src import equations
 from src.collapse import collapse
 from src.config import GeneratorConfig
@@ -17,7 +18,7 @@ from src.exposure import row_shares
 from src.generate import draw
 from src.panel import PanelError
 from src.products import eliminate, least_squares
-from src.system import FIRST, OUTCOME, alone, clustered_over_plain, collapse_all, first, only, with_clustered_slopes
+from src.system import FIRST, alone, clustered_over_plain, collapse_all, first, only, with_clustered_slopes
 from tests.worlds import WEAK, staggered
 
 EVERYTHING = {"errors": Errors(), "units": False, "own": True, "alike": False}
