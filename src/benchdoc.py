@@ -29,6 +29,7 @@ from src.benchmarks import (
     usual,
     wait_for,
 )
+from src.beside import DRAWS
 from src.config import BenchConfig
 from src.measure import FAILED, machine
 from src.peers import COLLAPSED, agreement, least_ess
@@ -74,7 +75,7 @@ def lines(found: dict, config: BenchConfig, typed: str, drawn: bool) -> Iterator
         "priors, but that firms, periods and covariates are Normal(0, 30 s) where the collapsed model has them flat. "
         "`collapsed` is this project with `sampler=nuts`; the others have a parameter for every firm, "
         f"{config.budget:g} seconds of sampling for as many iterations as fit (longer where fewer than 50 would be "
-        "left), and defaults otherwise. Seconds: "
+        f"left), and defaults otherwise. All keep {DRAWS:,} iterations a chain at most. Seconds: "
         "`before`, from panel to cross-products; `compile`, with empty caches; `sample`, tuning included. `ESS a "
         "second` is the smallest bulk effective sample size of all shared parameters (effects, slopes, spreads, "
         "sigma) over the seconds of `sample`. Draws are chains × (tuning + kept). Memory is the largest of all "

@@ -21,7 +21,9 @@ from src.peers import COLLAPSED, PEERS, SCRIPTS, STEPS
 
 ADOPTERS, FULL_FIRMS = 130, 4000  # of the synthetic panel
 IID = ["data.errors=iid", "likelihood.serial=none", "likelihood.scale=common", "likelihood.shocks=[]"]
-CHAINS, DRAWS, TUNE, CORES = 2, 1000, 1000, 2  # of the peers, at most; those of the collapsed model are sampler=nuts
+CHAINS, TUNE, CORES = 2, 1000, 2  # of the peers; those of the collapsed model are sampler=nuts
+DRAWS = 10_000  # a chain, at most, of all samplers alike: so many that starting and tuning is not what is timed
+DRAWS_STORED = 1000  # where every row's expectation is stored with every draw
 LEAST_STEPS, LEAST_STEPS_DUMMIES, STEPS_DUMMIES = 7, 63, 255  # leapfrog steps; of a matrix with a dummy for every firm
 STEPS_LATENT = 127
 ALLOWANCE = 600  # seconds beyond the budget: to start, to compile, to summarise
@@ -95,6 +97,7 @@ def collapsed_row(config: BenchConfig, folder: Path, wanted: bool, model: str, f
     from src.trace import code_version
 
     job = of_size(config, model, firms) | {"seed": config.seed + repeat}
+    job |= {"overrides": [*job["overrides"], f"sampler.draws={DRAWS}"]}
     settings = job | {"repeat": repeat, "code": code_version()}
     name = f"{COLLAPSED}-{model}-{firms}-{repeat}"
     measurement = Measurement("peers", name, settings, (SCRIPTS / "collapsed.py", SCRIPTS / "panels.py"))
@@ -149,7 +152,7 @@ def with_causalpy(config: BenchConfig, folder: Path, wanted: bool, told: list[st
         arrays = exported(config, folder, wanted, "pooled", firms)
         if arrays is None:
             continue
-        job = budgeted(config, STEPS_DUMMIES) | {"least_steps": LEAST_STEPS_DUMMIES}
+        job = budgeted(config, STEPS_DUMMIES) | {"least_steps": LEAST_STEPS_DUMMIES, "draws": DRAWS_STORED}
         sources = (SCRIPTS / peers.CAUSALPY.script, SCRIPTS / "exchange.py")
         settings = job | {"data": sha256_of(arrays), "packages": peers.CAUSALPY.packages}
         measurement = Measurement("peers", f"causalpy-{firms}", settings, sources)

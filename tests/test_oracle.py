@@ -29,17 +29,36 @@ COUNTS = {
 ATT = ("att", "", "")
 CONTRAST = ("contrast", "ownership", "private - state")
 SLOPE = ("spill_per_pp", "district", "control")
+ERRORS = Errors("ar1", "unit", ("district", "industry"))
+EVENTS = Errors("ar1", "unit", (), events=True)
+
+
+def of_errors(collapsed):
+    return explicit.build(collapsed.regression, collapsed.nuisance.log_scale, ERRORS, collapsed.s, WEAK)
+
+
+def of_counts(collapsed):
+    panel = collapsed.regression.panel
+    assert (np.bincount(panel.unit, panel.outcome) > 0).all()
+    return latent.build(collapsed.regression, collapsed.levels.height, collapsed.s, WEAK)
+
+
+@pytest.mark.parametrize(("full", "world", "errors"), [(of_errors, WORLD, ERRORS), (of_counts, COUNTS, EVENTS)])
+def test_the_full_models_have_the_coefficients_of_the_collapsed_one(full, world, errors):
+    small = world | {"units": 100, "adopters": [8] * len(world["adopters"]), "industries": 5, "districts": 5}
+    panel = draw(GeneratorConfig(name="oracle", **small), 0, 0)
+    collapsed = collapse(build_design(panel, row_shares(panel)[0], units=True)[0], errors)
+    collapsed_model = hier.build(collapsed.regression.design, collapsed.evidence.rescale(collapsed.s), WEAK, unit=True)
+    model = full(collapsed)
+    size = model["theta"].eval().size
+    assert size == collapsed_model["theta"].eval().size
+    assert size > 40
 
 
 @pytest.mark.slow
 def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
     """Over three panels: means within .1 posterior SD on average, SDs within 10%, of the fully sampled model."""
-    errors = Errors("ar1", "unit", ("district", "industry"))
-
-    def full(collapsed):
-        return explicit.build(collapsed.regression, collapsed.nuisance.log_scale, errors, collapsed.s, WEAK)
-
-    shifts, ratios = against(full, WORLD, errors, (ATT, CONTRAST, SLOPE))
+    shifts, ratios = against(of_errors, WORLD, ERRORS, (ATT, CONTRAST, SLOPE))
     assert np.sqrt(np.mean([shift[ATT] ** 2 for shift in shifts])) < 0.1
     assert np.mean([ratio[ATT] for ratio in ratios]) == pytest.approx(1.0, abs=0.1)
 
@@ -47,13 +66,7 @@ def test_estimated_errors_change_the_posterior_of_the_average_effect_little():
 @pytest.mark.slow
 def test_approximated_counts_have_the_posterior_of_the_latent_model():
     """Over three panels: means within .2 posterior SD on average, SDs within 15%, of the model in plain PyMC."""
-
-    def full(collapsed):
-        panel = collapsed.regression.panel
-        assert (np.bincount(panel.unit, panel.outcome) > 0).all()
-        return latent.build(collapsed.regression, collapsed.levels.height, collapsed.s, WEAK)
-
-    shifts, ratios = against(full, COUNTS, Errors("ar1", "unit", (), events=True), (ATT, CONTRAST))
+    shifts, ratios = against(of_counts, COUNTS, EVENTS, (ATT, CONTRAST))
     assert np.sqrt(np.mean([shift[ATT] ** 2 for shift in shifts])) < 0.2
     assert np.mean([ratio[ATT] for ratio in ratios]) == pytest.approx(1.0, abs=0.15)
     by_industry = [ratio.xs("industry", level="group").median() for ratio in ratios]

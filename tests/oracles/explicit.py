@@ -9,11 +9,13 @@ differences between levels and units that is there in the adoption period sample
 for a few hundred units, outcome in units of s.
 """
 
+from functools import partial
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from models import hier, likelihoods, spillovers
+from models import effects, hier, likelihoods, spillovers
 from src.design import standardised, with_traits
 from src.errors import Errors, shocks_of
 from src.nuisance import MOST_ONSET, ONSET
@@ -33,7 +35,8 @@ def build(regression, log_scale, errors: Errors, s: float, priors, **options) ->
     y = panel.outcome / s
     y = y - y.mean()
     with pm.Model(coords=likelihoods.coords(design)) as model:
-        terms = hier.effects_of(design, priors, **options) | spillovers.slopes(design, priors)
+        deviations = partial(effects.pooled, priors=priors, tails=options.pop("tails"))
+        terms = hier.effects_of(design, priors, **options, deviations=deviations) | spillovers.slopes(design, priors)
         names = tuple(terms)
         columns, later = (x.matrix[:, design.columns(names)] for x in (regression, without))
         rows = np.flatnonzero(np.diff(columns.indptr))

@@ -7,11 +7,13 @@ with alpha_i, d_it, omega_i, rho, m (of ever- and never-treated units), v and th
 levels and units that is there in the adoption period sampled. An oracle for a few hundred units, each with events.
 """
 
+from functools import partial
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from models import hier, likelihoods, spillovers
+from models import effects, hier, likelihoods, spillovers
 from src.design import standardised, with_traits
 from src.nuisance import MOST_ONSET, ONSET
 
@@ -28,7 +30,8 @@ def build(regression, trait, s: float, priors, **options) -> pm.Model:
     adopters = np.isin(np.arange(units), panel.unit[panel.treated]).astype(int)
     options = {"path": "increments", "tails": "normal", "late": True, "interactions": True, "unit": True} | options
     with pm.Model(coords=likelihoods.coords(design)) as model:
-        terms = hier.effects_of(design, priors, **options) | spillovers.slopes(design, priors)
+        deviations = partial(effects.pooled, priors=priors, tails=options.pop("tails"))
+        terms = hier.effects_of(design, priors, **options, deviations=deviations) | spillovers.slopes(design, priors)
         names = tuple(terms)
         columns, later = (x.matrix[:, design.columns(names)] for x in (regression, without))
         rows = np.flatnonzero(np.diff(columns.indptr))
