@@ -78,8 +78,9 @@ def lines(found: dict, config: BenchConfig, typed: str, drawn: bool) -> Iterator
         f"left), and defaults otherwise. All keep {DRAWS:,} iterations a chain at most. Seconds: "
         "`before`, from panel to cross-products; `compile`, with empty caches; `sample`, tuning included. `ESS a "
         "second` is the smallest bulk effective sample size of all shared parameters (effects, slopes, spreads, "
-        "sigma) over the seconds of `sample`. Draws are chains × (tuning + kept). Memory is the largest of all "
-        "processes together. z is the difference from the collapsed posterior in units of Monte Carlo error, over "
+        "sigma) over the seconds of `sample`. Draws are chains × (tuning + kept); PyMC, on "
+        "which Bambi runs, leaves out a chain that lags far behind when it is interrupted. Memory is the largest of "
+        "all processes together. z is the difference from the collapsed posterior in units of Monte Carlo error, over "
         "the shared parameters: about 1 in root mean square where both have the same posterior and effective draws "
         "are not too few.\n"
     )
