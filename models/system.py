@@ -30,6 +30,7 @@ def build(
     interactions: bool = True,
     unit: bool = False,
     together: bool = False,
+    of_whole: bool = False,
 ) -> pm.Model:
     """A triangular system: equation j has the outcomes before it on its right-hand side.
 
@@ -52,6 +53,8 @@ def build(
         As of `models.hier.build`.
     together : bool
         Levels of pooled terms are correlated across equations, the one named "" being the first; see `correlated`.
+    of_whole : bool
+        Outcomes after the first are parts of it, whose equations are of their shares: c = 1.
 
     Notes
     -----
@@ -71,8 +74,16 @@ def build(
             with pm.Model(name=name) if name else nullcontext():
                 slopes = earlier_slopes(design, priors, widths[name])
                 if together:
-                    about = {"at": at, "equations": len(designs), "width": widths[name], "slopes": slopes}
-                    deviations = partial(correlated, **about, priors=priors, tails=tails, shared=shared)
+                    deviations = partial(
+                        correlated,
+                        at=at,
+                        equations=len(designs),
+                        width=widths[name],
+                        slopes=[1.0] * at if of_whole and at else slopes,
+                        priors=priors,
+                        tails=tails,
+                        shared=shared,
+                    )
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
                 if slopes is not None:
@@ -132,7 +143,7 @@ def correlated(
         Position of the equation, and how many there are.
     width : float
         As of `build`.
-    slopes : tensor, shape (earlier,), or None
+    slopes : tensor or list, shape (earlier,), or None
         c.
     priors : Priors
     tails : {"normal", "student_t"}

@@ -7,7 +7,12 @@ Draw by draw, over the same rows as every other average of effects, the contrast
     theta_2 - theta_1        of outcomes in logs: by how much more the one has grown, percent of a ratio
 
 whose interval knows of the correlation of their errors, through c, and of what one outcome says of the other's effects,
-through the correlation of the levels of every pooled term.
+through the correlation of the levels of every pooled term. Of a count and a part of it,
+
+    (1 + effect on the part) / (1 + effect on the whole) - 1        by how much the share has grown, in percent
+    part / whole with adoption less part / whole without it         the same in points of the share
+
+of expected counts summed over the same rows; see `src.rates`.
 """
 
 from __future__ import annotations
@@ -22,12 +27,13 @@ import xarray as xr
 from models.inputs import OUTCOME
 from src import estimand
 from src.answer import Answer
-from src.average import Average
+from src.average import ENDS, Average
 from src.channels import named
 from src.config import JointConfig
 from src.equations import Effects, effects
 from src.estimand import Scale, Scales
-from src.further import LESS
+from src.further import LESS, OVER
+from src.rates import SLOPES, Factor, Sums, contrasts, drawn_sums, scales_of, true_sums
 from src.system import Equation
 
 ASSUMPTION = ""  # none beyond those of a single outcome
@@ -37,11 +43,85 @@ OF_TERM = "_correlation"  # how the name of what is kept of a term ends
 def answer(tree: xr.DataTree, system: Sequence[Equation], model: JointConfig, prob: float, seed: int) -> Answer:
     """The tables of a run of `model=joint`; other parameters as of `src.answer.answer`."""
     each = effects(tree["posterior"].to_dataset(), system, seed)
-    found, draws = estimands(each)
-    is_log = system[0].collapsed.regression.panel.is_log
-    tied, values = correlations(tree, found[0])
-    scales = scales_of([*found, *tied], np.concatenate([draws, values], axis=-1), len(found) if is_log else 0)
-    return Answer({model.name: estimand.table(scales, prob)}, scales, None, None)
+    if system[-1].is_share:
+        scales = of_counts(each, seed)
+    else:
+        found, draws = estimands(each)
+        scales = estimand.linear_scales(draws, found, system[0].collapsed.regression.panel.is_log)
+    tied, values = correlations(tree, each[0].found[0])
+    more = {"outcome": [Scale(tied, values, np.full(len(tied), np.nan), [""] * len(tied))]}
+    scales = {name: beside(scale, *more.get(name, ())) for name, scale in scales.items()}
+    return Answer({model.name: estimand.table(scales, prob)}, scales, each[0].theta, None)
+
+
+def beside(one: Scale, *others: Scale) -> Scale:
+    """Estimands of one or several, one after the other."""
+    each = (one, *others)
+    return Scale(
+        [average for scale in each for average in scale.found],
+        np.concatenate([scale.draws for scale in each], axis=-1),
+        np.concatenate([scale.truth for scale in each]),
+        [said for scale in each for said in scale.said],
+    )
+
+
+def of_counts(each: list[Effects], seed: int) -> Scales:
+    """Effects on a count, on a part of it, and on the share of the part, by scale."""
+    factors = [Factor(one.equation.collapsed, one.theta) for one in each]
+    drawn = [drawn_sums(factors[: k + 1], one.found, seed) for k, one in enumerate(each)]
+    known = [true_sums(one.equation.collapsed.regression, one.found) for one in each]
+    of_whole, of_part = (
+        scales_of(sums, true, carried, one.found, one.total)
+        for one, (sums, carried), true in zip(each, drawn, known, strict=True)
+    )
+    whole, part = each
+    of_share = share_scales(whole, part, [sums for sums, _ in drawn], known)
+    name, scales = part.equation.name, {}
+    for scale, first in of_whole.items():
+        second = replace(of_part[scale], found=[named(name, average) for average in of_part[scale].found])
+        scales[scale] = beside(first, second, of_share[scale])
+    return scales
+
+
+def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[Sums]) -> Scales:
+    """Effects on the share of a part, by scale: in points of the share, in percent of it, and row averages of its log.
+
+    In points where the effect is one against nobody's adoption. `drawn` and `known` are of the whole, then of the part.
+    """
+    name = f"{part.equation.name}{OVER}{OUTCOME}"
+    truth = np.array([mine.truth - theirs.truth for mine, theirs in zip(part.found, whole.found, strict=True)])
+    values = on_share(drawn, part.found, part.apart.reshape(-1, len(truth)))
+    true = on_share(known, part.found, truth[None])
+    scales = {}
+    for scale, on_scale in values.items():
+        kept = [k for k, average in enumerate(part.found) if scale != "outcome" or is_against_nobody(average)]
+        mine = [named(name, replace(part.found[k], truth=truth[k])) for k in kept]
+        on_scale[:, [not average.identified for average in part.found]] = np.nan
+        draws = on_scale.reshape(*part.apart.shape[:2], -1)[..., kept]
+        scales[scale] = Scale(mine, draws, true[scale][0, kept], [""] * len(kept))
+    return scales
+
+
+def is_against_nobody(average: Average) -> bool:
+    """Whether an estimand compares with a world in which nobody adopts, or two of those."""
+    return average.estimand == "contrast" or ENDS.get(average.estimand, ("", ""))[1] == "none"
+
+
+def on_share(sums: Sequence[Sums], found: list[Average], log: np.ndarray) -> dict[str, np.ndarray]:
+    """Effects on the share, shape (draw, estimand), by scale.
+
+    `sums` are of the whole and of the part; `log` has row averages of the effect on the logarithm of the share.
+    """
+    whole, part = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (1 + part.gain / part.base) / (1 + whole.gain / whole.base)
+        points = (part.base + part.gain) / (whole.base + whole.gain) - part.base / whole.base
+    percent = 100 * (ratio - 1)
+    slopes = [average.estimand in SLOPES for average in found]
+    percent[:, slopes] = estimand.percent(log[:, slopes])
+    for values, relative in ((points, False), (percent, True)):
+        contrasts(values, found, relative)
+    return {"outcome": points, "percent": percent, "log": log}
 
 
 def estimands(each: list[Effects]) -> tuple[list[Average], np.ndarray]:
@@ -83,13 +163,3 @@ def correlations(tree: xr.DataTree, base: Average) -> tuple[list[Average], np.nd
             found.append(Average(*about, nowhere, base.n_units, base.n_obs, np.nan, note))
             draws.append(matrix.to_numpy()[..., [i], j])
     return found, np.concatenate(draws, axis=-1)
-
-
-def scales_of(found: list[Average], draws: np.ndarray, in_logs: int) -> Scales:
-    """Draws by scale: as modelled, and of the first so many in percent, where these are effects on logarithms."""
-    truth, said = np.array([average.truth for average in found]), [""] * len(found)
-    scales = {"outcome": Scale(found, draws, truth, said)}
-    if in_logs:
-        of_log = estimand.percent(draws[..., :in_logs]), estimand.percent(truth[:in_logs])
-        scales["percent"] = Scale(found[:in_logs], *of_log, said[:in_logs])
-    return scales

@@ -19,7 +19,7 @@ from src.design import MEAN
 from src.errors import Errors
 from src.estimand import Scales
 from src.leads import Leads, leads_of
-from src.rates import count_scales
+from src.rates import Factor, count_scales
 
 if TYPE_CHECKING:
     from src.scrutiny import Scrutiny
@@ -84,7 +84,7 @@ def answer(
         chains, per_chain = draws.shape[:2]
         draws = np.concatenate([draws, leads.draws(chains, per_chain, seed)], axis=-1)
     if errors.events:
-        scales = count_scales(collapsed, theta, found, draws, seed)
+        scales = count_scales([Factor(collapsed, theta)], found, draws, seed)
     else:
         scales = estimand.linear_scales(draws, found, is_log)
     tables = {name: estimand.table(scales, prob)}

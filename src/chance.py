@@ -1,6 +1,7 @@
-"""The probability that a count is not zero, if the logarithm of its mean is Normal.
+"""Probabilities whose argument is Normal, e ~ Normal(0, 1).
 
-p(x, V) = 1 - E[exp(-exp(x + sqrt(V) e))],    e ~ Normal(0, 1)
+p(x, V) = 1 - E[exp(-exp(x + sqrt(V) e))]         that a count is not zero, the logarithm of its mean Normal(x, V)
+q(x, V) = E[1 / (1 + exp(-x - sqrt(V) e))]        that an event is of a kind, its log odds Normal(x, V)
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 MOST_LOG = 60.0
 NODES = 40  # of the integral
@@ -49,3 +51,9 @@ def any_event(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
     node, weight = np.polynomial.hermite_e.hermegauss(NODES)
     power = x[..., None] + np.sqrt(variance)[..., None] * node
     return -np.expm1(-np.exp(np.minimum(power, MOST_LOG))) @ weight / weight.sum()
+
+
+def of_kind(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """q(x, V), shape as given."""
+    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    return expit(x[..., None] + np.sqrt(variance)[..., None] * node) @ weight / weight.sum()

@@ -82,7 +82,11 @@ class Collapsed:
 
 
 def collapse(
-    regression: Regression, errors: Errors | None = None, terms: tuple[str, ...] = (), own: bool = True
+    regression: Regression,
+    errors: Errors | None = None,
+    terms: tuple[str, ...] = (),
+    own: bool = True,
+    height: np.ndarray | None = None,
 ) -> Collapsed:
     """Estimate the errors, then integrate units, shocks, periods and covariates out.
 
@@ -95,6 +99,8 @@ def collapse(
         Blocks of tau of a model that pools nothing; matters for counts alone, see `src.counts.estimate`.
     own : bool
         The model gives units effects of their own: where they are many they are integrated out of its evidence.
+    height : array, shape (unit,), optional
+        Log size of each unit, which its effect on a count may depend on; where not given, the level of the count.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def collapse(
     flat = flat_exposures(regression.panel, regression.share_of)
     notes += [*flat.values(), *absorbed_exposures(cross, evidence, regression, flat)]
     if errors.events:
-        return collapse_counts(regression, errors, terms, tuple(notes), plain)
+        return collapse_counts(regression, errors, terms, height, tuple(notes), plain)
     nuisance = estimate(regression, errors, s)
     still = int(over(regression, count_unchanging))
     if still and errors.scale == "unit":
@@ -146,6 +152,7 @@ def collapse_counts(
     regression: Regression,
     errors: Errors,
     terms: tuple[str, ...],
+    height: np.ndarray | None,
     notes: tuple[str, ...],
     plain: tuple[Regression, CrossProducts],
 ) -> Collapsed:
@@ -153,7 +160,8 @@ def collapse_counts(
     counted = counts.estimate(regression, errors, LOG_POINTS, terms)
     units = "unit" in regression.design.blocks
     if units or counted.nuisance.onset != 1:
-        trait = standardised(counted.levels.height, regression.adopters) if units else None
+        size = counted.levels.height if height is None else height
+        trait = standardised(size, regression.adopters) if units else None
         regression = with_traits(regression, trait, counted.nuisance.onset)
     panel, shocks, periods = regression.panel, list(counted.nuisance.shocks.values()), regression.frame.periods
     columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock, periods) for shock in shocks), regression.matrix]))

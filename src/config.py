@@ -331,6 +331,8 @@ class GeneratorConfig:
     beside: list[float] = field(default_factory=list)  # average effect on each further outcome
     correlation: float = number(0.8, above=-1, below=1)  # of all that is random in one with the same in the first
     errors_alike: float | None = number(None, above=-1, below=1)  # of what is no effect alone; null: the same
+    share: float = number(0.0, least=0, below=1)  # of events, that are of a kind; 0: kinds are not told apart
+    on_share: float = 0.0  # average effect on the log odds of that kind
 
 
 @dataclass

@@ -94,6 +94,8 @@ class Effects:
     Attributes
     ----------
     equation : Equation
+    theta : DataArray, dims (chain, draw, column)
+        Coefficients, in units of the outcome.
     found : list of Average
         The same in every equation, their truths those of `total`.
     apart, total : array, shape (chain, draw, estimand)
@@ -102,6 +104,7 @@ class Effects:
     """
 
     equation: Equation
+    theta: xr.DataArray
     found: list[Average]
     apart: np.ndarray
     total: np.ndarray
@@ -120,11 +123,13 @@ def effects(posterior: xr.Dataset, system: Sequence[Equation], seed: int) -> lis
         slopes = np.zeros((*apart.shape[:2], 0))
         if equation.earlier:
             slopes = posterior[equation.named(EARLIER)].to_numpy()
+        elif equation.is_share:
+            slopes = np.ones((*apart.shape[:2], k))
         total = apart + sum(slopes[..., [j]] * before.total for j, before in enumerate(done))
         if done:
             found = [told_by(average, others) for average, *others in zip(found, *(d.found for d in done), strict=True)]
             apart = np.where([average.identified for average in found], apart, np.nan)
-        done.append(Effects(equation, found, apart, total, slopes))
+        done.append(Effects(equation, theta, found, apart, total, slopes))
     return done
 
 

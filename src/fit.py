@@ -169,11 +169,12 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
     """The panel that `data` names, its exposures on the rows, and what was handled on the way."""
     from src.counts import without_events
     from src.exposure import row_shares
-    from src.validate import check_counts
+    from src.validate import check_counts, check_parts
 
     panel = resolve(config.data.loader)(replace(config.data, **others_of(config)))
     if counts_events(config.likelihood):
         check_counts(panel, config.data.transform, config.data.weights)
+        check_parts(panel)
     shares, notes = row_shares(panel)
     silent = without_events(panel) if counts_events(config.likelihood) else []
     return panel, shares, [*panel.notes, *silent, *notes]
@@ -198,12 +199,14 @@ def collapsed_system(
 ) -> tuple[Equation, ...]:
     """The equations of the model, collapsed: one of data.outcome, and one of each other outcome that it has."""
     from src.collapse import collapse
-    from src.system import collapse_all, only
+    from src.system import collapse_all, collapse_counts, only
 
     order = order_of(config)
     if len(order) == 1:
         return only(collapse(regression, errors, unpooled(config, regression), has_units(config)))
     units = needs_units(config)
+    if errors.events:
+        return collapse_counts(regression.panel, shares, errors, order[1], units)
     alike = config.model.beside == "outcomes"
     return collapse_all(regression.panel, shares, errors, order, units, has_units(config), alike)
 
@@ -227,9 +230,14 @@ def order_of(config: Config) -> tuple[str, ...]:
     which = f"model={config.model.name}"
     if not others:
         raise UserError(f"{which} needs data.{setting}: name the columns, as in 'data.{setting}=[first, second]'")
-    if counts_events(config.likelihood):
+    if counts_events(config.likelihood) and setting == "mediators":
         raise UserError(
             f"{which}: outcomes are not counts here: use likelihood=gaussian, or model=hier for each of them"
+        )
+    if counts_events(config.likelihood) and len(others) > 1:
+        raise UserError(
+            f"{which}: of counts, one outcome stands beside data.outcome, a part of it, and data.outcomes names "
+            f"{len(others)}: name one, or use likelihood=gaussian"
         )
     if is_streamed(config.data, config.engine.rows_in_memory):
         raise UserError(f"{which}: all rows need to be in memory: raise engine.rows_in_memory")
@@ -420,7 +428,8 @@ def build_model(config: Config, system: tuple[Equation, ...], learned: Learned |
         designs = {equation.name: equation.collapsed.regression.design for equation in system}
         each = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in system}
         widths = {equation.name: equation.width for equation in system}
-        return resolve(config.model.build)(designs, each, widths, priors, **options)
+        of_whole = any(equation.is_share for equation in system)
+        return resolve(config.model.build)(designs, each, widths, priors, of_whole=of_whole, **options)
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from models.inputs import OUTCOME
 from src.compare import KEYS, keyed
 from src.system import MARK
 
-LESS = " - "  # between the names of two outcomes whose effects are compared
+LESS, OVER = " - ", " in "  # between the names of two outcomes: effects on one less those on another; on a share
 FEW_LEVELS = 5  # of a group whose levels are shown one by one
 PARTS = ("natural_direct", "natural_indirect")
 KINDS = ("att", "att_by", "contrast", "spill_per_pp")
@@ -47,11 +48,15 @@ def sections(table: pd.DataFrame, scale: str) -> Iterator[tuple[str, pd.DataFram
         yield f"The same by {group}", part
     effects = rows[kind.isin(KINDS) & equation.ne("") & is_short(rows)]
     for name, part in effects.groupby(equation, sort=False):
-        yield (
-            f"Effects on {name}" if LESS not in str(name) else f"Effects on one outcome less those on another: {name}",
-            part,
-        )
+        yield heading(str(name)), part
     yield "Correlation of the effects on two outcomes across levels", rows[kind.eq("effect_correlation")]
+
+
+def heading(name: str) -> str:
+    """Of the effects on an outcome, or on two compared."""
+    if name.endswith(f"{OVER}{OUTCOME}"):
+        return f"Effects on the share of {name}"
+    return f"Effects on one outcome less those on another: {name}" if LESS in name else f"Effects on {name}"
 
 
 def is_short(rows: pd.DataFrame) -> pd.Series:

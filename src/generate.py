@@ -9,6 +9,7 @@
     y_it as above + sum of slope m_it without adoption: slope tau^m_it of tau_it goes through m
 
     further outcomes: like y, all that is random correlated with the same in y
+    events of a kind: Binomial(y_it, q_it), log odds of q_it like y above, intercepts, errors and effects their own
 
     tau_it = ramp(e) (mean + ownership_o + industry_k + cohort_g + unit_sd z_i) + cell_gt
 
@@ -25,7 +26,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
+from src.chance import of_kind
 from src.config import DataConfig, GeneratorConfig
 from src.encode import Known, encode
 from src.exposure import leave_one_out_share
@@ -34,6 +37,7 @@ from src.synthetic import allocate, ar1, sha256_of
 
 FIRST = 2001
 OWNERSHIP = ("private", "state")
+PART, PART_UNIT_SD, PART_SD = "y1", 0.6, 0.4  # events of a kind; SD of intercepts and errors of their log odds
 MOST_LOG = 30.0  # of an expected count: in worlds that do not count it is a number that nobody reads
 
 
@@ -93,14 +97,17 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
     others += draw_beside(world, frame, volatility, size, tau, untreated, outcome_seed)
     if world.events:
         outcome = np.random.default_rng([outcome_seed, 5]).poisson(np.exp(outcome)).astype(float)
-    rows = tabulate(frame, outcome, tau, mean, variance, {one.name: one.columns(felt) for one in others})
+    columns = {one.name: one.columns(felt) for one in others}
+    if world.share:
+        columns[PART] = draw_part(world, frame, volatility, size, tau, outcome, mean, outcome_seed)
+    rows = tabulate(frame, outcome, tau, mean, variance, columns)
     names = [f"x{j}" for j in range(len(frame.covariates))]
     data = DataConfig(
         name=world.name, unit="firm", time="year", cohort="first", outcome="y", is_log=False, covariates=names,
         groups={"industry": "industry", "ownership": "ownership"} if world.grouped else {},
         exposures={"district": "district", "industry": "industry"} if world.exposed else {},
         mediators=[one.name for one in others if one.mediates],
-        outcomes=[one.name for one in others if not one.mediates],
+        outcomes=[*(one.name for one in others if not one.mediates), *([PART] if world.share else [])],
     )  # fmt: skip
     control = {"district": world.spill_district, "industry": world.spill_industry} if world.exposed else {}
     treated = {name: world.spill_ratio * slope for name, slope in control.items()}
@@ -111,6 +118,8 @@ def draw(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> Panel:
         for one in others
     }
     through = dict(zip(beside, world.mediated, strict=False))
+    if world.share:
+        beside[PART] = Known(f"tau_{PART}", control, treated, None, f"mean_{PART}", variance_of)
     known = Known("tau", control, treated, None, mean_of, variance_of, beside, through)
     return encode(rows, data, sha256_of(rows), known)
 
@@ -170,16 +179,61 @@ def draw_beside(
     seed: int,
 ) -> Iterator[Other]:
     """Further outcomes: a share of the first in all that is random, the rest their own."""
-    same, rest = world.correlation, np.sqrt(1 - world.correlation**2)
-    tied = same if world.errors_alike is None else world.errors_alike
-    plain = replace(world, effect=1.0, ownership_gap=0.0, industry_sd=0.0, unit_sd=0.0, cohort_effects=[], jump=0.0)
+    tied = world.correlation if world.errors_alike is None else world.errors_alike
     for k, effect in enumerate(world.beside):
         rng = np.random.default_rng([seed, 7, k])
-        shape = draw_effects(plain, frame, volatility, size, rng)
-        own = draw_effects(world, frame, volatility, size, rng) - world.effect * shape
-        mixed = same * (tau - world.effect * shape) + rest * own + effect * shape
+        mixed = effects_like(world, frame, volatility, size, tau, effect, rng)
         apart = draw_untreated(world, frame, volatility, size, rng)[0]
         yield Other(f"y{k + 1}", tied * untreated + np.sqrt(1 - tied**2) * apart, mixed, False)
+
+
+def effects_like(
+    world: GeneratorConfig,
+    frame: Frame,
+    volatility: np.ndarray,
+    size: np.ndarray,
+    tau: np.ndarray,
+    effect: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Effects of another average, whose deviations from it are correlated with those of tau, shape (unit, period)."""
+    plain = replace(world, effect=1.0, ownership_gap=0.0, industry_sd=0.0, unit_sd=0.0, cohort_effects=[], jump=0.0)
+    same, rest = world.correlation, np.sqrt(1 - world.correlation**2)
+    shape = draw_effects(plain, frame, volatility, size, rng)
+    own = draw_effects(world, frame, volatility, size, rng) - world.effect * shape
+    return same * (tau - world.effect * shape) + rest * own + effect * shape
+
+
+def draw_part(
+    world: GeneratorConfig,
+    frame: Frame,
+    volatility: np.ndarray,
+    size: np.ndarray,
+    tau: np.ndarray,
+    events: np.ndarray,
+    mean: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Events that are of a kind, and what is true of their number, shape (unit, period) each.
+
+    Given how many there are in all, their number is binomial. The effect on it is the logarithm of the ratio of its
+    expectations with and without own adoption, over errors of the log odds.
+
+    Parameters
+    ----------
+    events : array, shape (unit, period)
+        All of them.
+    mean : array, shape (unit, period)
+        Expected number of them without any adoption.
+    """
+    rng = np.random.default_rng([seed, 8])
+    own = replace(world, level=float(logit(world.share)), unit_effect_sd=PART_UNIT_SD, sd=PART_SD, period_sd=0.05)
+    odds, exponential, variance = draw_untreated(own, frame, volatility, size, rng)
+    expected = np.log(exponential) - variance / 2
+    on_odds = effects_like(world, frame, volatility, size, tau, world.on_share, rng)
+    drawn = rng.binomial(events.astype(int), expit(odds + on_odds)).astype(float)
+    without, adopted = of_kind(expected, variance), of_kind(expected + on_odds, variance)
+    return {PART: drawn, f"tau_{PART}": tau + np.log(adopted / without), f"mean_{PART}": mean * without}
 
 
 def potential(world: GeneratorConfig, design_seed: int, outcome_seed: int) -> tuple[Frame, np.ndarray]:
@@ -226,6 +280,7 @@ def check_world(world: GeneratorConfig) -> None:
         "events with mediated or beside: counts have neither mediators nor further outcomes": bool(
             world.events and (world.mediated or world.beside)
         ),
+        f"share={world.share} without events: only events are of a kind": bool(world.share and not world.events),
         f"tails={world.tails} has no finite variance: give more than 2 degrees of freedom, or 0 for normal": (
             0 < world.tails <= 2
         ),

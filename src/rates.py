@@ -31,6 +31,7 @@ total n with alpha_i ~ Gamma(n) the probability of none becomes (1 - q_it)^n.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +39,7 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import BY
-from src.average import ENDS, FIXED, OWN, Average
+from src.average import ENDS, FIXED, MARGINS, OWN, Average
 from src.chance import MOST_LOG, Probabilities, any_event
 from src.collapse import Collapsed
 from src.counts import Levels
@@ -48,6 +49,7 @@ from src.kernel import BLOCKS
 from src.tally import own_map, placed
 
 CHUNK = 8_000_000  # numbers at a time
+STRIDE = 1_000_000  # between the seeds of factors
 MOST_SHARE = 0.9  # of one row in its unit
 SLOPES = ("spill_per_pp", "spill_by", "spill_at", "lead")  # ratios of means by themselves
 BY_GROUP = {"att": "", "att_event": "event_time", "att_cohort": "cohort"}  # group of the companions of an estimand
@@ -91,27 +93,29 @@ def positions(regression: Regression, names: list[str]) -> np.ndarray:
     return regression.design.columns(tuple(names)) if names else np.zeros(0, dtype=int)
 
 
-def count_scales(
-    collapsed: Collapsed, theta: xr.DataArray, found: list[Average], draws: np.ndarray, seed: int
-) -> Scales:
+def count_scales(factors: Sequence[Factor], found: list[Average], draws: np.ndarray, seed: int) -> Scales:
     """Draws, truths and notes of every estimand by scale: events, percent, and row averages in log points.
 
     Parameters
     ----------
-    collapsed : Collapsed
-        Of counts.
-    theta : DataArray, dims (chain, draw, column)
-        In log points.
+    factors : sequence of Factor
+        Whose product the expected count is: of a count, its own alone.
     found : list of Average
     draws : array, shape (chain, draw, estimand)
         Row averages.
     seed : int
         Of the draws of levels, periods and covariates.
     """
-    sums, carried = drawn_sums(collapsed, theta, found, seed)
+    sums, carried = drawn_sums(factors, found, seed)
+    return scales_of(sums, true_sums(factors[-1].collapsed.regression, found), carried, found, draws)
+
+
+def scales_of(sums: Sums, true: Sums, carried: list[str], found: list[Average], draws: np.ndarray) -> Scales:
+    """The estimands whose sums are drawn, and known, by scale; `found` and `draws` as of `count_scales`."""
     truth = np.array([average.truth for average in found])
-    scales = on_scales(sums, found, draws.reshape(-1, len(found)))
-    known = on_scales(true_sums(collapsed.regression, found), found, truth[None])
+    margins = not np.isnan(sums.most).all()
+    scales = on_scales(sums, found, draws.reshape(-1, len(found)), margins)
+    known = on_scales(true, found, truth[None], margins)
     alone = "no number of events: a ratio by itself"
     of_events = [alone if average.estimand in SLOPES else c for average, c in zip(found, carried, strict=True)]
     said = {"outcome": of_events, "percent": carried}
@@ -127,6 +131,21 @@ def count_scales(
 
 
 @dataclass(frozen=True)
+class Factor:
+    """What an expected count is a product of: of a part of a count the whole, then the share of the part.
+
+    Attributes
+    ----------
+    collapsed : Collapsed
+    theta : DataArray, dims (chain, draw, column)
+        In log points.
+    """
+
+    collapsed: Collapsed
+    theta: xr.DataArray
+
+
+@dataclass(frozen=True)
 class Sums:
     """Sums over the rows of every estimand, shape (draw, estimand); NaN where nothing is summed.
 
@@ -135,7 +154,8 @@ class Sums:
     base, gain : array
         Of m_it, and of m_it (exp(high) - exp(low)).
     least, most : array
-        Of the probabilities of any event without and with own adoption; of estimands of own adoption alone.
+        Of the probabilities of any event without and with own adoption; of estimands of own adoption alone, and of
+        counts that are no part of another.
     size : array, shape (estimand,)
         Weighted number of rows.
     """
@@ -153,10 +173,13 @@ class Sums:
         return cls(base, gain, least, most, np.full(estimands, np.nan))
 
 
-def on_scales(sums: Sums, found: list[Average], log: np.ndarray) -> dict[str, tuple[list[Average], np.ndarray]]:
+def on_scales(
+    sums: Sums, found: list[Average], log: np.ndarray, margins: bool
+) -> dict[str, tuple[list[Average], np.ndarray]]:
     """The estimands in events and in percent, and their values, shape (draw, estimand).
 
-    `log`, of that shape, has row averages in log points: what slopes of exposures and leads are in percent.
+    `log`, of that shape, has row averages in log points: what slopes of exposures and leads are in percent. With
+    `margins` also whether there is any event, and how many where there is.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         before, after = sums.base / sums.least, (sums.base + sums.gain) / sums.most
@@ -182,6 +205,8 @@ def on_scales(sums: Sums, found: list[Average], log: np.ndarray) -> dict[str, tu
         contrasts(values, found, name == "percent")
         averages, columns = list(found), [values]
         for estimand, of_companion in companions[name].items():
+            if estimand in MARGINS and not margins:
+                continue
             mine = companions_of(found, estimand)
             averages += list(mine.values())
             columns.append(of_companion[:, list(mine)])
@@ -244,36 +269,77 @@ def plans_of(regression: Regression, found: list[Average]) -> list[Plan]:
     return plans
 
 
-def drawn_sums(collapsed: Collapsed, theta: xr.DataArray, found: list[Average], seed: int) -> tuple[Sums, list[str]]:
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of what a factor is made of.
+
+    Attributes
+    ----------
+    regression : Regression
+    levels : Levels
+    known : array, shape (draw, column)
+        Coefficients of all columns.
+    shared : float
+        Variance of the shocks.
+    plans : list of Plan
+    offset : array, shape (row,)
+        Logarithm of the exposure to risk.
+    rng : Generator
+        For levels.
+    """
+
+    regression: Regression
+    levels: Levels
+    known: np.ndarray
+    shared: float
+    plans: list[Plan]
+    offset: np.ndarray
+    rng: np.random.Generator
+
+    @classmethod
+    def of(cls, factor: Factor, found: list[Average], seed: int, is_first: bool) -> Drawn:
+        """Of a factor; a share has no exposure to risk but the factors before it."""
+        collapsed, regression = factor.collapsed, factor.collapsed.regression
+        assert collapsed.levels is not None
+        known = all_coefficients(collapsed, factor.theta.transpose("chain", "draw", "column"), seed)
+        shared = float(sum((shock.sd * collapsed.s) ** 2 for shock in collapsed.nuisance.shocks.values()))
+        offset = regression.panel.log_offset if is_first else np.zeros(regression.rows)
+        rng = np.random.default_rng([seed, 7])
+        return cls(regression, collapsed.levels, known, shared, plans_of(regression, found), offset, rng)
+
+
+def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> tuple[Sums, list[str]]:
     """Draws of the sums of every estimand, and what carries each of them; parameters as of `count_scales`."""
-    regression, levels = collapsed.regression, collapsed.levels
-    assert levels is not None
-    known = all_coefficients(collapsed, theta.transpose("chain", "draw", "column"), seed)
-    rng = np.random.default_rng([seed, 7])
-    shared = sum((shock.sd * collapsed.s) ** 2 for shock in collapsed.nuisance.shocks.values())
-    table = Probabilities.of(levels.omega + shared)
-    plans = plans_of(regression, found)
-    sums, carried = Sums.empty(len(known), len(found)), [""] * len(found)
+    drawn = [Drawn.of(factor, found, seed + STRIDE * k, k == 0) for k, factor in enumerate(factors)]
+    panel, plans, draws = drawn[0].regression.panel, drawn[0].plans, len(drawn[0].known)
+    alone = drawn[0] if len(drawn) == 1 else None  # margins are those of counts that are nobody's part
+    table = Probabilities.of(alone.levels.omega + alone.shared) if alone else None
+    sums, carried = Sums.empty(draws, len(found)), [""] * len(found)
     total = [np.zeros(len(plan.rows)) for plan in plans]
-    step = max(CHUNK // len(regression.panel.unit), 1)
-    for start in range(0, len(known), step):
+    step = max(CHUNK // len(panel.unit), 1)
+    for start in range(0, draws, step):
         some = slice(start, start + step)
-        log_level, omega = unit_levels(regression, levels, known[some], rng)
-        for plan, so_far in zip(plans, total, strict=True):
-            unit = regression.panel.unit[plan.rows]
-            untreated = plain(regression, known[some], plan.rows) + log_level[:, unit]
-            mean = np.exp(np.minimum(untreated + (levels.omega[omega][:, unit] + shared) / 2, MOST_LOG))
-            high, low = (np.minimum((x @ known[some].T).T, MOST_LOG) for x in (plan.high, plan.low))
+        levels = [unit_levels(one.regression, one.levels, one.known[some], one.rng) for one in drawn]
+        for k, (plan, so_far) in enumerate(zip(plans, total, strict=True)):
+            unit = panel.unit[plan.rows]
+            untreated, variance, high, low = 0.0, 0.0, 0.0, 0.0
+            for one, (log_level, omega) in zip(drawn, levels, strict=True):
+                mine, known = one.plans[k], one.known[some]
+                untreated = untreated + plain(one.regression, known, mine.rows, one.offset) + log_level[:, unit]
+                variance = variance + one.levels.omega[omega][:, unit] + one.shared
+                high, low = high + (mine.high @ known.T).T, low + (mine.low @ known.T).T
+            mean = np.exp(np.minimum(untreated + variance / 2, MOST_LOG))
+            high, low = np.minimum(high, MOST_LOG), np.minimum(low, MOST_LOG)
             sums.base[some, plan.mine] = (plan.into @ mean.T).T
             sums.gain[some, plan.mine] = (plan.into @ (mean * (np.exp(high) - np.exp(low))).T).T
             so_far += mean.sum(axis=0)
-            if plan.own:
-                alone = untreated - np.log1p(-share_of_unit(regression, known[some], plan.rows))
+            if alone and table and plan.own:
+                lonely = untreated - np.log1p(-share_of_unit(alone.regression, alone.known[some], plan.rows))
                 for into, felt in ((sums.least, low), (sums.most, high)):
-                    into[some, plan.mine] = (plan.into @ table.at(alone + felt, omega[:, unit]).T).T
+                    into[some, plan.mine] = (plan.into @ table.at(lonely + felt, levels[0][1][:, unit]).T).T
     for plan, mean in zip(plans, total, strict=True):
         sums.size[plan.mine] = plan.into.sum(axis=1)
-        units, of_row = np.unique(regression.panel.unit[plan.rows], return_inverse=True)
+        units, of_row = np.unique(panel.unit[plan.rows], return_inverse=True)
         into_units = sp.csr_array((mean, (np.arange(len(mean)), of_row)), shape=(len(mean), len(units)))
         of_units = sp.csr_array(plan.into @ into_units)
         for position, k in enumerate(plan.mine):
@@ -290,7 +356,7 @@ def share_of_unit(regression: Regression, known: np.ndarray, rows: np.ndarray) -
     felt = (regression.matrix[every] @ known.T).T + panel.log_offset[every]
     top = felt.max(axis=1, keepdims=True)
     total = (into @ np.exp(felt - top).T).T
-    return np.minimum(np.exp(plain(regression, known, rows) - top) / total[:, of_row], MOST_SHARE)
+    return np.minimum(np.exp(plain(regression, known, rows, panel.log_offset) - top) / total[:, of_row], MOST_SHARE)
 
 
 def what_carries(share: np.ndarray) -> str:
@@ -349,11 +415,11 @@ def unit_levels(
     return np.where(some, drawn, -np.inf), omega
 
 
-def plain(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """f without adoption, shape (draw, row): periods, fixed effects, covariates and the offset."""
-    panel, design = regression.panel, regression.design
+def plain(regression: Regression, known: np.ndarray, rows: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """f without adoption, shape (draw, row): periods, fixed effects, covariates and the offset, shape (row,)."""
+    design = regression.design
     nuisance = positions(regression, [name for name in NUISANCE if name in design.blocks])
-    return (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + panel.log_offset[rows]
+    return (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + offset[rows]
 
 
 def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
@@ -373,7 +439,7 @@ def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:
 def truths(regression: Regression, found: list[Average]) -> np.ndarray:
     """What is true of every estimand in percent; NaN where it is not known, shape (estimand,)."""
     truth = np.array([[average.truth for average in found]])
-    return on_scales(true_sums(regression, found), found, truth)["percent"][1][0, : len(found)]
+    return on_scales(true_sums(regression, found), found, truth, True)["percent"][1][0, : len(found)]
 
 
 def true_sums(regression: Regression, found: list[Average]) -> Sums:

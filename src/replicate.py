@@ -23,7 +23,7 @@ import xarray as xr
 from scipy import stats
 
 from models.inputs import CrossProducts, Design
-from src import counties, equations, estimand, rates, sample, sandwich, tally, trace
+from src import across, counties, equations, estimand, rates, sample, sandwich, tally, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
 from src.compare import KEYS, keyed
@@ -130,7 +130,7 @@ class Study:
         """What `src.fit` would be told to fit a model of this study."""
         world = self.world
         mediators = [f"m{k}" for k in range(len(getattr(world, "mediated", ())))]
-        outcomes = [f"y{k + 1}" for k in range(len(getattr(world, "beside", ())))]
+        outcomes = [f"y{k + 1}" for k in range(len(getattr(world, "beside", ())) + (getattr(world, "share", 0) > 0))]
         return Config(
             data=DataConfig(mediators=mediators, outcomes=outcomes),
             model=self.models[model],
@@ -236,9 +236,13 @@ def of_several(
         system = collapsed_system(config, regression, shares, errors_of(config, regression))
     posterior, checks = sampled(config, system, seed, compiled, seconds)
     with stopwatch(seconds, f"{name} estimands"):
-        estimands = resolve(f"{config.model.answer.rpartition('.')[0]}.estimands")
-        found, draws = estimands(equations.effects(posterior, system, seed % SEEDS))
-        rows = model_rows(found, draws, of_averages(found))
+        each = equations.effects(posterior, system, seed % SEEDS)
+        if system[-1].is_share:
+            found, draws, truth = in_log_ratios(across.of_counts(each, seed % SEEDS)["percent"])
+        else:
+            found, draws = resolve(f"{config.model.answer.rpartition('.')[0]}.estimands")(each)
+            truth = of_averages(found)
+        rows = model_rows(found, draws, truth)
     return rows, checks | {"rhat": float(az.rhat(draws[..., 0]))}
 
 
@@ -288,8 +292,12 @@ def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[
     draws = estimand.draw_estimands(theta, regression.design.all_labels, found)
     if collapsed.levels is None:
         return found, draws, of_averages(found)
-    of_counts = rates.count_scales(collapsed, theta, found, draws, seed % SEEDS)["percent"]
-    return of_counts.found, estimand.log_ratio(of_counts.draws), estimand.log_ratio(of_counts.truth)
+    return in_log_ratios(rates.count_scales([rates.Factor(collapsed, theta)], found, draws, seed % SEEDS)["percent"])
+
+
+def in_log_ratios(scale: estimand.Scale) -> tuple[list[Average], np.ndarray, np.ndarray]:
+    """Estimands of counts, their draws and truths from percent."""
+    return scale.found, estimand.log_ratio(scale.draws), estimand.log_ratio(scale.truth)
 
 
 def model_rows(found: list[Average], draws: np.ndarray, truth: np.ndarray) -> pd.DataFrame:

@@ -140,7 +140,7 @@ def compared(given: Given) -> Scrutiny:
 
 def replicated(given: Given) -> Scrutiny:
     """Counts drawn from the model."""
-    assert given.answer.theta is not None  # of counts there is one outcome
+    assert given.answer.theta is not None  # of counts the first outcome goes through no other
     predicted = predictive.check(given.collapsed, given.answer.theta, given.seed)
     record = predictive.record(predicted[0])
     figures: Figures = {"predictive": lambda: predictive.draw(*predicted)}

@@ -6,7 +6,8 @@
     m_it = its own level and year + a (u_kt + v_ct + eps_it) + c (others like them) + D_it tau^m_it    mediators
 
 such that what an outcome varies beyond its design is b'm and something unrelated (`loadings`): b tau^m of its effect
-goes through m. In a world of `events` the outcome is Poisson with the exponential of that as its mean.
+goes through m. In a world of `events` the outcome is Poisson with the exponential of that as its mean, and given their
+number those of a kind (`parts`) are binomial, log odds like the outcome, with noise and effects of their own.
 
 Numbers live in data/synthetic/parameters.yaml, each with its source. Every part of the world draws from a stream of its
 own, so that worlds which differ in one option share all other draws.
@@ -25,14 +26,16 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
+from scipy.special import expit, logit
 
+from src.chance import of_kind
 from src.config import SyntheticConfig, exposure_entries
 from src.encode import Known, encode
 from src.exposure import leave_one_out_share
 from src.panel import Panel, PanelError
 
 ROOT = Path(__file__).parents[1]
-STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects", "events", "mediators")
+STREAMS = ("firms", "listing", "covariates", "outcomes", "selection", "effects", "events", "mediators", "parts")
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,9 @@ def draw(data: SyntheticConfig) -> World:
         if parameters["events"]:
             frame[f"mean_{outcome}"] = mean[position, firm, year]
             frame[f"variance_{outcome}"] = variance[position, firm, year]
+    if parameters["events"]:
+        told = (parameters, firms, frame, spell.listed, cohort, years, data.errors, rng["parts"])
+        frame = frame.assign(**draw_parts(*told))
     mediators = {} if parameters["events"] else parameters["mediators"]
     if mediators:
         values, effects = draw_mediators(
@@ -130,6 +136,39 @@ def draw(data: SyntheticConfig) -> World:
         for position, name in enumerate(mediators):
             frame[name], frame[f"tau_{name}"] = values[position, firm, year], effects[position, firm, year]
     return World(frame, known_of(parameters, data, mediators))
+
+
+def draw_parts(
+    parameters: dict[str, Any],
+    firms: pd.DataFrame,
+    frame: pd.DataFrame,
+    listed: np.ndarray,
+    cohort: np.ndarray,
+    years: np.ndarray,
+    errors: str,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Events of each kind, and what is true of their number, shape (row,) each.
+
+    The effect on it is the logarithm of the ratio of its expectations with and without own adoption, over the noise of
+    the log odds.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for name, law in parameters["parts"].items():
+
+        def normal(*shape: int) -> np.ndarray:
+            return rng.standard_normal((1, *shape))
+
+        pieces, (variance,) = draw_noise(parameters, firms, years, errors, np.array([law["disturbance"]]), normal)
+        expected = (logit(law["share"]) + law["firm_sd"] * normal(len(firms)).T)[:, [0] * len(years)]
+        (on_odds,) = draw_effects(parameters, firms, listed, cohort, years, np.array([law["effect"]]), normal)
+        odds = sum((piece[0] for piece in pieces), expected)
+        odds, expected, on_odds, variance = (x[listed] for x in (odds, expected, on_odds, variance))
+        without, adopted = of_kind(expected, variance), of_kind(expected + on_odds, variance)
+        columns[name] = rng.binomial(frame[law["of"]], expit(odds + on_odds))
+        columns[f"tau_{name}"] = frame[f"tau_{law['of']}"] + np.log(adopted / without)
+        columns[f"mean_{name}"] = frame[f"mean_{law['of']}"] * without
+    return columns
 
 
 def known_of(parameters: dict[str, Any], data: SyntheticConfig, mediators: dict[str, Any]) -> Known:
@@ -146,6 +185,8 @@ def known_of(parameters: dict[str, Any], data: SyntheticConfig, mediators: dict[
     nothing = dict.fromkeys(shares, 0.0)
     others = {name: of(name) for name in parameters["outcomes"]}
     others |= {name: Known(f"tau_{name}", nothing, nothing) for name in mediators}
+    for name, law in parameters["parts"].items() if parameters["events"] else ():
+        others[name] = replace(others[law["of"]], tau=f"tau_{name}", mean=f"mean_{name}")
     tied = 1.0 if data.outcome == next(iter(parameters["outcomes"])) else parameters["correlation"]
     through = {name: tied * law["slope"] for name, law in mediators.items()}
     return replace(of(data.outcome), others=others, through=through)

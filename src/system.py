@@ -12,6 +12,14 @@ whatever way it goes is, for every average of effects alike,
     theta_j = phi_j + sum over l < j of c_jl theta_l
 
 Assumes that shocks and serially correlated errors of an outcome are tied to those of the outcomes before by the same c.
+
+Of counts, the second is a part of the first, y_2 of the y_1 events that there are, and c = 1 by construction:
+
+    y_2 | y_1 ~ Binomial(y_1, p),    log p = a_i + X phi_2 + z,    theta_2 = theta_1 + phi_2
+
+so that phi_2 is the effect on the logarithm of the share. Under it y_2 / q has mean (y_1 / q) p and, where q = 1 - p, a
+variance as large: that of a Poisson count, of which `src.counts` makes evidence. What it needs of a law beyond mean and
+variance is the Poisson's; q is that of the unit, shrunk, which its total number of events leaves free of y_2 in time.
 """
 
 from __future__ import annotations
@@ -32,6 +40,8 @@ from src.products import centred_within, cross_products, eliminate, least_square
 
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
+NOTHING = 1e-12  # events, where a share of none is looked at: it tells nothing
+MOST_SHARE = 0.95  # of a unit's events that are of a kind
 LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
 LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
 MOST_EXPLAINED = 1e5  # residual SD without the outcomes before over that with them
@@ -52,6 +62,8 @@ class Equation:
         Residual SD of the saturated fit without the outcomes before, in units of s.
     ratio : array, shape (earlier,)
         SD of what is left of the outcome over SD of what is left of each of those before; see `residual_ratios`.
+    is_share : bool
+        A count given that of which it is a part.
     """
 
     name: str
@@ -59,6 +71,7 @@ class Equation:
     scale: np.ndarray
     width: float
     ratio: np.ndarray
+    is_share: bool = False
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -140,6 +153,62 @@ def collapse_all(
         ratio = residual_ratios(collapsed, scale)
         found.append(Equation(name, with_clustered_slopes(collapsed), scale, width, ratio))
     return tuple(found)
+
+
+def collapse_counts(
+    panel: Panel, shares: Mapping[str, np.ndarray], errors: Errors, name: str, units: bool
+) -> tuple[Equation, ...]:
+    """Collapse a count, and a part of it given how many there are in all.
+
+    Parameters
+    ----------
+    panel : Panel
+        With the part beside its outcome.
+    shares, errors, units
+        As of `collapse_all`.
+    name : str
+        Of the part.
+
+    Raises
+    ------
+    PanelError
+        As of `src.collapse.collapse`.
+    """
+    regression, _ = build_design(alone(panel, FIRST, {}, False), dict(shares), units)
+    whole = collapse(regression, errors)
+    assert whole.levels is not None
+    regression, _ = build_design(given_whole(alone(panel, name, {}, False), panel.outcome), dict(shares), units)
+    part = collapse(regression, errors, height=whole.levels.height)  # what a share amounts to goes by the whole's size
+    return (
+        Equation(FIRST, whole, np.zeros(0), 1.0, np.zeros(0)),
+        Equation(name, part, np.ones(1), 1.0, np.ones(1), is_share=True),
+    )
+
+
+def given_whole(panel: Panel, whole: np.ndarray) -> Panel:
+    """The panel of a part of the events of `whole`, shape (row,), on the scale on which it is like a Poisson count."""
+    left = 1 - shrunk_shares(panel.outcome, whole, panel.unit)[panel.unit]
+    return replace(panel, outcome=panel.outcome / left, offset=np.maximum(whole, NOTHING) / left)
+
+
+def shrunk_shares(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Share of each unit's events that are of a kind, drawn towards the average as few events tell little.
+
+        p_i = (y_i + m p) / (n_i + m),    m = 1 / r - 1
+
+    r the correlation of two events of a unit, from sum n_i (y_i / n_i - p)^2, whose expectation is
+    p (1 - p) ((u - 1) (1 - r) + r (n - sum n_i^2 / n)) over u units with n events in all; shape (unit,).
+
+    Source: Kleinman (1973).
+    """
+    y, n = np.bincount(unit, part), np.bincount(unit, whole)
+    some = n > 0
+    p = y.sum() / n.sum()
+    spread = float((n[some] * (y[some] / n[some] - p) ** 2).sum()) / max(p * (1 - p), NOTHING)
+    units, of_between = some.sum() - 1, n.sum() - (n**2).sum() / n.sum()
+    r = np.clip((spread - units) / max(of_between - units, NOTHING), 1e-6, 1 - 1e-6)
+    m = 1 / r - 1
+    return np.minimum((y + m * p) / (n + m), MOST_SHARE)
 
 
 def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -> Panel:

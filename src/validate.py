@@ -541,7 +541,7 @@ def check_outcome(found: Range, name: str) -> None:
 
 
 def check_counts(panel: Panel, transform: str, weights: str | None) -> None:
-    """Refuse an outcome that is no count, or what a likelihood of counts cannot take.
+    """Refuse outcomes that are no counts, or what a likelihood of counts cannot take.
 
     Raises
     ------
@@ -553,14 +553,39 @@ def check_counts(panel: Panel, transform: str, weights: str | None) -> None:
         raise PanelError(
             f"data.weights={weights}: counts have no weights yet: set it to null, or use likelihood=gaussian"
         )
-    for problem, wrong in (
-        ("negative", panel.outcome < 0),
-        ("not a whole number", panel.outcome != np.round(panel.outcome)),
-    ):
-        rows = np.flatnonzero(wrong)
+    for name, values in {"data.outcome": panel.outcome, **panel.others}.items():
+        for problem, wrong in (("negative", values < 0), ("not a whole number", values != np.round(values))):
+            rows = np.flatnonzero(wrong)
+            if len(rows):
+                raise PanelError(
+                    f"{name} is {problem} in {count(len(rows), 'row')} ({cases(panel, values, rows)}), so it is no "
+                    "count: correct them, or use likelihood=gaussian"
+                )
+
+
+def check_parts(panel: Panel) -> None:
+    """Refuse a count beside the outcome that is no part of it, or that is all of it or nothing in every unit.
+
+    Raises
+    ------
+    PanelError
+    """
+    for name, values in panel.others.items():
+        rows = np.flatnonzero(values > panel.outcome)
         if len(rows):
-            cases = [f"unit {panel.units[panel.unit[r]]} in {panel.time[r]}: {panel.outcome[r]:g}" for r in rows]
             raise PanelError(
-                f"data.outcome is {problem} in {count(len(rows), 'row')} ({some(cases)}), so it is no count: correct "
-                "them, or use likelihood=gaussian"
+                f"{name} is larger than data.outcome in {count(len(rows), 'row')} ({cases(panel, values, rows)}): of "
+                "counts, an outcome of data.outcomes is a part of data.outcome: name another, or use model=hier for "
+                "each of them"
             )
+        of_units, of_whole = np.bincount(panel.unit, values), np.bincount(panel.unit, panel.outcome)
+        if not ((of_units > 0) & (of_units < of_whole)).any():
+            raise PanelError(
+                f"{name} is all of data.outcome, or nothing of it, in every unit, so its share tells nothing: name "
+                "another column"
+            )
+
+
+def cases(panel: Panel, values: np.ndarray, rows: np.ndarray) -> str:
+    """The first few rows with a value, in words."""
+    return some(f"unit {panel.units[panel.unit[r]]} in {panel.time[r]}: {values[r]:g}" for r in rows)

@@ -12,12 +12,13 @@ from src import across, equations, fit, sample
 from src.config import GeneratorConfig
 from src.equations import Effects
 from src.errors import Errors
-from src.estimand import averages
+from src.estimand import Scale, averages, linear_scales, table
 from src.exposure import row_shares
 from src.generate import draw
 from src.products import least_squares
 from src.system import FIRST, collapse_all
-from tests.test_fit import call, table
+from tests.test_fit import call
+from tests.test_fit import table as csv
 from tests.worlds import WEAK
 
 WORLD = GeneratorConfig(
@@ -43,7 +44,7 @@ def each(panel):
         terms = ("mu", "path", "industry", "ownership", "exposure", "difference")
         found = averages(equation.collapsed.regression, equation.collapsed.evidence, terms)
         drawn, nothing = rng.normal(size=(2, 50, len(found))), np.zeros((2, 50, len(equation.earlier)))
-        done.append(Effects(equation, found, drawn, drawn, nothing))
+        done.append(Effects(equation, xr.DataArray(), found, drawn, drawn, nothing))
     return done
 
 
@@ -108,14 +109,15 @@ def test_a_copy_with_a_little_noise_gains_what_its_original_gains(panel):
     assert known["att", "", ""].mean() > 0.1
 
 
-def test_percent_is_there_for_effects_and_not_for_correlations(each):
+def test_correlations_stand_beside_effects_on_one_scale(each):
     found, draws = across.estimands(each)
-    drawn = np.full((2, 50, 1), 0.3)
     tied = [replace(found[0], estimand="effect_correlation")]
-    scales = across.scales_of([*found, *tied], np.concatenate([draws, drawn], axis=-1), len(found))
-    assert len(scales["percent"].found) == len(found)
-    np.testing.assert_allclose(scales["percent"].draws, 100 * np.expm1(draws))
-    assert set(across.scales_of(found, draws, 0)) == {"outcome"}
+    more = Scale(tied, np.full((2, 50, 1), 0.3), np.array([np.nan]), [""])
+    scales = linear_scales(draws, found, True)
+    scales = {"outcome": across.beside(scales["outcome"], more), "percent": across.beside(scales["percent"])}
+    rows = table(scales, 0.9)
+    assert len(rows.query("estimand == 'effect_correlation'")) == 1
+    assert rows.query("scale == 'percent' and estimand == 'att'")["ess_bulk"].notna().all()
 
 
 def test_correlations_are_read_by_name(each):
@@ -148,7 +150,7 @@ def test_the_command_compares_two_outcomes(tmp_path, capsys):
     ]  # fmt: skip
     assert call(fit.fit, *arguments) in (0, 3)
     assert "Effects on one outcome less those on another: z - outcome" in capsys.readouterr().out
-    rows = table(folder / "estimands.csv").query("scale == 'outcome'").set_index("estimand")
+    rows = csv(folder / "estimands.csv").query("scale == 'outcome'").set_index("estimand")
     contrast = rows.loc["z - outcome::att"]
     assert contrast["low"] < 0.4 < contrast["high"]
     # errors that go together cancel: apart, the difference would have the SD of a sum of squares

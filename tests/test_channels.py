@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from src import channels, fit
 from src.channels import Channel, breakdown, curves, estimands, in_words, told
@@ -45,7 +46,7 @@ def each(system):
         found = averages(collapsed.regression, collapsed.evidence, terms)
         apart, slopes = rng.normal(1, 0.1, (2, 50, len(found))), rng.normal(0.3, 0.1, (2, 50, len(equation.earlier)))
         total = apart + sum(slopes[..., [j]] * before.total for j, before in enumerate(done))
-        done.append(Effects(equation, found, apart, total, slopes))
+        done.append(Effects(equation, xr.DataArray(), found, apart, total, slopes))
     return done
 
 
@@ -103,7 +104,9 @@ def test_one_mediator_has_one_row():
     for equation in system:
         found = averages(equation.collapsed.regression, equation.collapsed.evidence, ("mu",))
         drawn = rng.normal(size=(2, 5, len(found)))
-        done.append(Effects(equation, found, drawn, drawn, rng.normal(size=(2, 5, len(equation.earlier)))))
+        done.append(
+            Effects(equation, xr.DataArray(), found, drawn, drawn, rng.normal(size=(2, 5, len(equation.earlier))))
+        )
     names = {a.estimand for a in estimands(done)[0]}
     assert "natural_indirect" in names
     assert not any(name.endswith("::natural_indirect") for name in names)

@@ -1,0 +1,285 @@
+"""A count and a part of it: the share as an equation of its own, effects on both and on the share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy.special import expit
+
+from src import across, equations, estimand, fit, rates
+from src.errors import Errors
+from src.exposure import row_shares
+from src.generate import draw
+from src.panel import PanelError
+from src.system import collapse_counts, shrunk_shares
+from src.validate import check_parts
+from tests.test_fit import call, table
+from tests.test_generate import world
+
+SMALL = {"units": 160, "periods": 8, "starts": [4, 6], "adopters": [20, 20], "industries": 6, "districts": 8}
+TERMS = ("mu", "path", "industry")
+DRAWS = 8
+
+
+def panel_of(**changes):
+    return draw(world("parted", **(SMALL | changes)), 1, 2)
+
+
+@pytest.fixture(scope="module")
+def each():
+    """Draws of my own of both equations."""
+    panel = panel_of()
+    system = collapse_counts(panel, row_shares(panel)[0], Errors("ar1", "unit", (), events=True), "y1", True)
+    rng, posterior = np.random.default_rng(0), {}
+    for equation in system:
+        design = equation.collapsed.regression.design
+        column = equation.named("column")
+        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, len(design.columns(TERMS))))
+        posterior[equation.named("theta")] = xr.DataArray(
+            values, dims=("chain", "draw", column), coords={column: design.labels(TERMS)}
+        )
+    return equations.effects(xr.Dataset(posterior), system, 1)
+
+
+def known(scale):
+    return {(a.estimand, a.group, a.level): scale.draws[..., k] for k, a in enumerate(scale.found)}
+
+
+def test_shares_of_units_are_drawn_to_the_average_as_they_tell_little():
+    rng = np.random.default_rng(0)
+    unit = np.repeat(np.arange(400), 5)
+    p = rng.beta(2, 3, 400)
+    for size, most in ((1000, 0.01), (1, 0.2)):
+        whole = np.full(len(unit), float(size))
+        found = shrunk_shares(rng.binomial(size, p[unit]).astype(float), whole, unit)
+        assert np.abs(found - p).mean() < most
+    raw = np.bincount(unit, rng.binomial(1, p[unit])) / 5
+    assert np.sqrt(((found - p) ** 2).mean()) < 0.9 * np.sqrt(((raw - p) ** 2).mean())
+    alike = shrunk_shares(rng.binomial(4, 0.3, len(unit)).astype(float), np.full(len(unit), 4.0), unit)
+    assert np.ptp(alike) < 0.15
+    assert (shrunk_shares(whole, whole, unit) <= 0.95).all()
+    assert shrunk_shares(np.r_[1.0, 0.0], np.r_[2.0, 0.0], np.arange(2))[1] == pytest.approx(0.5)
+
+
+def of_binomial(y, n, columns):
+    """Maximum likelihood of a binomial with a log link, and standard errors, by Fisher scoring."""
+    beta = np.zeros(columns.shape[1])
+    beta[0] = np.log(y.sum() / n.sum())
+    for _ in range(200):
+        p = np.minimum(np.exp(columns @ beta), 0.98)
+        weight = n * p / (1 - p)
+        step = np.linalg.solve(columns.T @ (weight[:, None] * columns), columns.T @ ((y - n * p) / (1 - p)))
+        beta += np.clip(step, -0.5, 0.5)
+    assert np.abs(step).max() < 1e-8
+    return beta, np.sqrt(np.diag(np.linalg.inv(columns.T @ (weight[:, None] * columns))))
+
+
+def test_the_share_is_a_binomial_with_an_intercept_for_every_unit():
+    """Without disturbance: the same estimate and the same uncertainty as of the likelihood that is meant."""
+    panel = panel_of(units=80, level=4.5, unit_effect_sd=0.2, sd=0.2, share=0.3, covariates=0, industries=4)
+    system = collapse_counts(panel, row_shares(panel)[0], Errors("none", "none", (), events=True), "y1", False)
+    collapsed = system[1].collapsed
+    evidence = collapsed.evidence.take(collapsed.regression.design.columns(("mu",)))
+    found, se = evidence.moment[0] / evidence.gram[0, 0], collapsed.s / np.sqrt(evidence.gram[0, 0])
+    units, periods = (pd.get_dummies(pd.Series(x), dtype=float).to_numpy() for x in (panel.unit, panel.time))
+    columns = np.hstack(
+        [np.ones((len(panel.unit), 1)), panel.treated[:, None].astype(float), units[:, 1:], periods[:, 1:]]
+    )
+    beta, errors = of_binomial(panel.others["y1"], panel.outcome, columns)
+    assert errors[1] < 0.03
+    assert found == pytest.approx(beta[1], abs=0.3 * errors[1])
+    assert se == pytest.approx(errors[1], rel=0.05)
+
+
+def test_effects_on_the_part_are_those_on_the_whole_times_those_on_the_share(each):
+    scales = across.of_counts(each, 1)
+    percent = known(scales["percent"])
+    assert len(percent) == len(scales["percent"].found)
+    for key in (
+        ("att", "", ""),
+        ("att_by", "industry", "C01"),
+        ("att_event", "", "2"),
+        ("att_cohort", "", "2004"),
+    ):
+        whole, part, share = (1 + percent[name + key[0], *key[1:]] / 100 for name in ("", "y1::", "y1 in outcome::"))
+        np.testing.assert_allclose(part, whole * share)
+        assert np.ptp(share) > 0.01
+    log, whole = known(scales["log"]), each[0]
+    key = ("att", "", "")
+    np.testing.assert_allclose(log["y1::att", "", ""], log[key] + log["y1 in outcome::att", "", ""])
+    private, state = (1 + percent["y1 in outcome::att_by", "ownership", level] / 100 for level in ("private", "state"))
+    contrast = percent["y1 in outcome::contrast", "ownership", "private - state"]
+    np.testing.assert_allclose(1 + contrast / 100, private / state)
+    points = known(scales["outcome"])
+    private, state = (points["y1 in outcome::att_by", "ownership", level] for level in ("private", "state"))
+    np.testing.assert_allclose(points["y1 in outcome::contrast", "ownership", "private - state"], private - state)
+
+
+def test_points_of_the_share_are_expected_parts_over_expected_wholes(each):
+    """Row by row, with levels and periods that are known without error."""
+    sure = []
+    for one in each:
+        collapsed, levels = one.equation.collapsed, one.equation.collapsed.levels
+        grid = np.eye(len(levels.omega))[np.full(len(levels.total), 3)]
+        still = replace(collapsed.conditional, factor=collapsed.conditional.factor * 0)
+        large = {name: getattr(levels, name) * 1e18 for name in ("weight", "pull", "total")}
+        collapsed = replace(collapsed, levels=replace(levels, share=grid, **large), conditional=still)
+        sure.append(replace(one, equation=replace(one.equation, collapsed=collapsed)))
+    points = known(across.of_counts(sure, 1)["outcome"])["y1 in outcome::att", "", ""].ravel()
+    panel = each[0].equation.collapsed.regression.panel
+    rows = np.flatnonzero(panel.treated)
+    mean, share = 0.0, 0.0
+    for one, into in zip(sure, ("mean", "share"), strict=True):
+        collapsed = one.equation.collapsed
+        regression, levels = collapsed.regression, collapsed.levels
+        full = rates.all_coefficients(collapsed, one.theta, 1)
+        felt = (regression.matrix @ full.T).T + regression.panel.log_offset
+        within = np.array([np.bincount(panel.unit, levels.weight * row) for row in felt])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = np.where(levels.total > 0, (levels.pull - within) / levels.total, -np.inf)
+        design = regression.design
+        own = np.isin(np.arange(design.size), design.columns(TERMS))
+        nobody = (regression.matrix[:, ~own] @ full[:, ~own].T).T[:, rows] + level[:, panel.unit[rows]]
+        expected = np.exp(nobody + levels.omega[3] / 2)
+        tau = (regression.matrix[:, own] @ full[:, own].T).T[:, rows]
+        if into == "mean":
+            mean = np.stack([expected, expected * np.exp(tau)])
+        else:
+            share = np.stack([expected, expected * np.exp(tau)])
+    without, adopted = (mean * share).sum(axis=2) / mean.sum(axis=2)
+    np.testing.assert_allclose(points, adopted - without, rtol=1e-6)
+
+
+def test_truth_of_the_share_by_hand(each):
+    scales = across.of_counts(each, 1)
+    panel = each[0].equation.collapsed.regression.panel
+    part, rows = panel.truth.others["y1"], panel.treated
+    whole = panel.truth.mean[rows]
+    share = (part.mean[rows] @ np.exp(part.tau[rows])) / (whole @ np.exp(panel.truth.tau[rows]))
+    without = part.mean[rows].sum() / whole.sum()
+    for scale, truth in (("percent", 100 * (share / without - 1)), ("outcome", share - without)):
+        k = [a.estimand for a in scales[scale].found].index("y1 in outcome::att")
+        assert scales[scale].truth[k] == pytest.approx(truth)
+    assert share > without
+
+
+def test_parts_are_drawn_with_the_mean_that_is_said():
+    panels = [
+        draw(world("parted", **SMALL, level=1.0, unit_effect_sd=0.5, sd=0.2, ever=0.0, spread=0.0), 1, seed)
+        for seed in range(60)
+    ]
+    for treated in (True, False):
+        drawn, mean = (
+            np.array([values(p)[p.treated == treated].sum() for p in panels])
+            for values in (
+                lambda p: p.others["y1"],
+                lambda p: p.truth.others["y1"].mean * np.exp(p.truth.others["y1"].tau),
+            )
+        )
+        error = np.std(drawn - mean) / np.sqrt(len(panels))
+        assert abs(np.mean(drawn - mean)) < 3 * error
+        assert error < 0.05 * mean.mean()
+
+
+def test_what_is_nearly_the_whole_gains_what_the_whole_gains():
+    panel = panel_of(level=3.0)
+    rng = np.random.default_rng(0)
+    nearly = panel.outcome - rng.binomial(panel.outcome.astype(int), 0.002)
+    shares = row_shares(panel)[0]
+    found = collapse_counts(
+        replace(panel, others={"y1": nearly}), shares, Errors("ar1", "unit", (), events=True), "y1", False
+    )[1].collapsed
+    evidence = found.evidence.take(found.regression.design.columns(("mu",)))
+    assert abs(evidence.moment[0] / evidence.gram[0, 0]) < 0.005
+    assert found.s / np.sqrt(evidence.gram[0, 0]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda y, p: y + (np.arange(len(y)) == 3), "y1 is larger than data.outcome in 1 row"),
+        (lambda y, p: y, "y1 is all of data.outcome, or nothing of it, in every unit"),
+        (lambda y, p: 0 * y, "y1 is all of data.outcome, or nothing of it, in every unit"),
+    ],
+)
+def test_what_cannot_be_a_part(change, said):
+    panel = panel_of()
+    with pytest.raises(PanelError, match=said):
+        check_parts(replace(panel, others={"y1": change(panel.outcome, panel)}))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The command on firms that patent now and then, some of it inventions."""
+    folder = tmp_path_factory.mktemp("shares")
+    rng = np.random.default_rng(3)
+    units, periods = 150, 8
+    first = rng.choice([2014, 2016, 0], units, p=[0.2, 0.2, 0.6])
+    unit, year = np.repeat(np.arange(units), periods), np.tile(np.arange(2010, 2010 + periods), units)
+    treated = (year >= first[unit]) & (first[unit] > 0)
+    patents = rng.poisson(np.exp(1.5 + rng.normal(0, 0.7, units)[unit] + 0.2 * treated))
+    inventions = rng.binomial(patents, expit(-0.7 + rng.normal(0, 0.5, units)[unit] + 0.8 * treated))
+    kind = np.array(list("abcdef"))[unit % 6]
+    frame = pd.DataFrame(
+        {
+            "firm": unit,
+            "year": year,
+            "first": first[unit],
+            "patents": patents,
+            "inventions": inventions,
+            "kind": kind,
+            "staff": 1000,
+        }
+    )
+    frame.to_csv(folder / "panel.csv", index=False)
+    arguments = [
+        "model=joint", "model.late=false", "data=csv", f"data.path={folder / 'panel.csv'}", "data.unit=firm",
+        "data.time=year", "data.cohort=first", "data.outcome=patents", "data.outcomes=[inventions]",
+        "data.groups={kind: kind}", "data.is_log=false", "sampler=fast", "sampler.draws=400", "progress=false",
+        "likelihood=poisson_lognormal", "estimators=[poisson_twfe]",
+    ]  # fmt: skip
+    code = call(fit.fit, *arguments, f"hydra.run.dir={folder / 'run'}")
+    return folder / "run", code, arguments
+
+
+def test_the_command_tells_the_share(ran):
+    folder, code, _ = ran
+    assert code in (0, 3)
+    rows = table(folder / "estimands.csv")
+    share = rows[rows["estimand"] == "inventions in outcome::att"].set_index("scale")
+    assert set(share.index) == {"outcome", "percent", "log"}
+    assert share.loc["outcome", "low"] < 0.8 * 0.24 < share.loc["outcome", "high"]
+    assert share.loc["percent", "low"] > 0
+    assert "effect_correlation" in set(rows["estimand"])
+    part, whole = (
+        rows[rows["estimand"] == name].set_index("scale").loc["percent"] for name in ("inventions::att", "att")
+    )
+    together = 100 * ((1 + whole["mean"] / 100) * (1 + share.loc["percent", "mean"] / 100) - 1)
+    assert part["mean"] == pytest.approx(together, abs=0.2 * part["sd"])
+    page = (folder / "report.html").read_text()
+    assert "Effects on the share of inventions" in page
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        assert "inventions in outcome::att" in tree["estimand"].to_dataset()
+
+
+def test_the_command_refuses_two_parts_and_mediators_of_counts(ran, tmp_path, capsys):
+    arguments = ran[2]
+    for settings, said in (
+        (["data.outcomes=[inventions,staff]"], "of counts, one outcome stands beside data.outcome"),
+        (["data.outcomes=[staff]"], "staff is larger than data.outcome in"),
+        (["model=mediation", "data.mediators=[inventions]"], "outcomes are not counts here"),
+    ):
+        mine = [a for a in arguments if not (settings[0].startswith("model") and a.startswith("model"))]
+        code = call(fit.fit, *mine, *settings, f"hydra.run.dir={tmp_path / 'run'}")
+        assert code == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_shares_table_is_on_three_scales(each):
+    rows = estimand.table(across.of_counts(each, 1), 0.9)
+    mine = rows[rows["estimand"].str.startswith("y1 in outcome::")]
+    assert set(mine["scale"]) == {"outcome", "percent", "log"}
+    assert not mine["estimand"].str.contains("any").any()
+    assert mine.query("scale == 'percent' and estimand == 'y1 in outcome::att'")["truth"].notna().all()
