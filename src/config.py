@@ -246,6 +246,7 @@ class SamplerConfig:
     chains: int = number(4, least=2)
     cores: int = number(2, least=1)
     target_accept: float = number(0.95, above=0, below=1)
+    target_accept_again: float = number(0.99, least=0, below=1)  # of a second attempt, where transitions diverge
 
 
 @dataclass

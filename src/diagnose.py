@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 
 import arviz_stats as az
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from src.panel import count
+
 RHAT, ESS, BFMI = 1.01, 400, 0.3
 NEARLY_ONE = 0.95  # an autocorrelation from which on errors are hardly told from a random walk
 FEW_CELLS = 100  # of level and period, that hardly tell the variance of shocks
+DEEP = 0.01  # of the transitions, that may be cut short
 PARAMETER_RHAT = 1.05  # a spread may mix slowly where no estimand notices
+
+
+PARAMETERS = ["parameter", "level", "mean", "sd", "r_hat", "ess_bulk", "ess_tail"]
+MOST_DEPTH = ("maxdepth_reached", "reached_max_treedepth")  # as nutpie, PyMC call it
 
 
 def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
@@ -30,7 +40,7 @@ def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
     -------
     dict
         ok, problems, rhat_max, ess_bulk_min, ess_tail_min (over estimands and scales), parameter_rhat_max,
-        divergences, bfmi_min, peak_memory_mb.
+        divergences, cut_short (share of transitions that reached the largest tree depth), bfmi_min, peak_memory_mb.
     """
     statistics = tree["sample_stats"].to_dataset()
     divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
@@ -44,11 +54,48 @@ def diagnose(tree: xr.DataTree, estimands: pd.DataFrame) -> dict:
         "ess_tail_min": float(estimands["ess_tail"].min()),
         "parameter_rhat_max": max(worst.values(), default=1.0),
         "divergences": divergences,
+        "cut_short": max((float(statistics[name].mean()) for name in MOST_DEPTH if name in statistics), default=0.0),
         "bfmi_min": bfmi,
     }
     problems = list(sentences(found, estimands, max(worst, key=lambda name: worst[name], default="")))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"ok": not problems, "problems": problems, **found, "peak_memory_mb": round(memory, 1)}
+
+
+def parameters(tree: xr.DataTree) -> pd.DataFrame:
+    """Moments and convergence of every parameter that varies, a row for each of its levels: `PARAMETERS`."""
+    posterior = tree["posterior"].to_dataset()
+    measures: dict[str, Callable] = {
+        "r_hat": az.rhat,
+        "ess_bulk": az.ess,
+        "ess_tail": partial(az.ess, method="tail", prob=0.9),
+    }
+    parts = []
+    for name, values in posterior.data_vars.items():
+        levels = [dim for dim in values.dims if dim not in ("chain", "draw")]
+        flat = values.transpose("chain", "draw", *levels).to_numpy().reshape(*values.shape[:2], -1)
+        labels = [":".join(map(str, at)) for at in product(*(values[dim].to_numpy() for dim in levels))]
+        moving = np.isfinite(flat).all(axis=(0, 1)) & (np.ptp(flat, axis=(0, 1)) > 0)
+        if not moving.any():
+            continue
+        data = xr.Dataset({"x": (("chain", "draw", "level"), flat[..., moving])})
+        part = {name: of(data)["x"].to_numpy() for name, of in measures.items()}
+        moments = {"mean": flat[..., moving].mean(axis=(0, 1)), "sd": flat[..., moving].std(axis=(0, 1), ddof=1)}
+        parts.append(pd.DataFrame({"parameter": name, "level": np.array(labels)[moving]} | moments | part))
+    return pd.concat(parts, ignore_index=True)[PARAMETERS]
+
+
+def attempts(tree: xr.DataTree) -> list[str]:
+    """A sentence on a second attempt at sampling; none where there was none."""
+    diverged = [int(number) for number in str(tree.attrs.get("diverged", "")).split()]
+    if len(diverged) < 2:
+        return []
+    sampler = json.loads(tree.attrs["config"])["sampler"]
+    kept = "" if diverged[1] < diverged[0] else ": the first attempt is kept"
+    return [
+        f"{count(diverged[0], 'transition')} diverged at sampler.target_accept={sampler['target_accept']:g}, so it was "
+        f"sampled again at {sampler['target_accept_again']:g}, where {diverged[1] or 'none'} did{kept}"
+    ]
 
 
 def is_judged_alone(name: str) -> bool:
@@ -71,6 +118,12 @@ def sentences(found: dict, estimands: pd.DataFrame, worst: str):
         yield (
             f"{found['divergences']} divergent transitions: parts of the posterior were not reached, so intervals may "
             "be too narrow; raise sampler.target_accept (to .99), or simplify the model (model.late=false)."
+        )
+    if found["cut_short"] > DEEP:
+        yield (
+            f"{found['cut_short']:.1%} of the transitions were cut short at the largest tree depth: the posterior is "
+            "drawn slowly where coefficients are nearly collinear; look for exposures that move together, or give a "
+            "tighter prior (prior=tight)."
         )
     if found["rhat_max"] > RHAT:
         row = estimands.iloc[int(estimands["r_hat"].argmax())]

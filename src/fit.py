@@ -112,14 +112,14 @@ def answered(
         classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
         beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
-    tables = {"estimands": found.table} | beside.tables
+    tables = {"estimands": found.table, "parameters": diagnose.parameters(tree)} | beside.tables
     for name in set(TABLES) - set(tables):  # of an earlier run of other settings
         (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, table in tables.items():
         trace.write(table.to_csv(index=False), folder / f"{name}.csv")
     with stopwatch(seconds, "figure"):
         pictures, lacking = draw(config, folder / "figures", tree, found.table, beside, chains)
-    lacking = [*beside.said.get("handled", ()), *lacking]
+    lacking = [*diagnose.attempts(tree), *beside.said.get("handled", ()), *lacking]
     terminal.handled(lacking)
     nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
     nuisance |= collapsed.nuisance.record(collapsed.s, len(regression.frame.periods))
@@ -414,6 +414,7 @@ def kept_or_sampled(
         "libraries": trace.library_versions(),
         "seed": config.seed,
         "seconds": spent,
+        "diverged": sampled.attrs["diverged"],
     }
     return equations.assemble(sampled, system, config.seed, attributes)
 

@@ -559,6 +559,7 @@ def checks(diagnostics: dict) -> list[tuple[str, str]]:
         ("effective draws, bulk, fewest", f"{diagnostics['ess_bulk_min']:,.0f} (at least 400)"),
         ("effective draws, tails, fewest", f"{diagnostics['ess_tail_min']:,.0f} (at least 400)"),
         ("divergent transitions", f"{diagnostics['divergences']} (none)"),
+        ("transitions cut short at the largest tree depth", f"{diagnostics['cut_short']:.1%} (at most 1%)"),
         ("E-BFMI, smallest", f"{diagnostics['bfmi_min']:.2f} (at least 0.3)"),
         ("peak memory", f"{diagnostics['peak_memory_mb']:,.0f} MB"),
         *nuisance,

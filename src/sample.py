@@ -31,6 +31,7 @@ def draw_posterior(
     chains: int = 4,
     cores: int = 2,
     target_accept: float = 0.95,
+    target_accept_again: float = 0.99,
     seed: int = 1,
     progress: bool = False,
     seconds: dict[str, float] | None = None,
@@ -45,21 +46,32 @@ def draw_posterior(
     backend : {"nutpie", "pymc"}
     draws, tune, chains, cores : int
     target_accept : float
+    target_accept_again : float
+        Of a second attempt, which is made once where transitions of the first diverge, and kept where fewer of its own
+        do; none where it is not above `target_accept`.
     seed : int
     progress : bool
         Show a progress bar.
     seconds : dict, optional
-        Receives "compile" and "sample" (tuning included).
+        Receives "compile" and "sample" (tuning and a second attempt included).
 
     Returns
     -------
     xr.DataTree
-        Groups posterior, sample_stats and prior, in units of s; `rival` with the posterior of the rival.
+        Groups posterior, sample_stats and prior, in units of s; `rival` with the posterior of the rival. Attribute
+        `diverged`, of the model: divergent transitions of each attempt, as text.
     """
     seconds = {} if seconds is None else seconds
     sampler = with_nutpie if backend == "nutpie" else with_pymc
     models = [model] if rival is None else [model, rival]
-    trees = sampler(models, draws, tune, chains, cores, target_accept, seed, progress, seconds)
+    options = (draws, tune, chains, cores)
+    trees = sampler(models, *options, target_accept, seed, progress, seconds)
+    diverged = [divergences(trees[0])]
+    if diverged[0] and target_accept_again > target_accept:
+        second = sampler(models[:1], *options, target_accept_again, seed, progress, seconds)[0]
+        diverged.append(divergences(second))
+        if diverged[1] < diverged[0]:
+            trees[0] = second
     groups = {
         "posterior": trees[0]["posterior"].to_dataset(),
         "sample_stats": scalar_statistics(trees[0]["sample_stats"].to_dataset()),
@@ -67,7 +79,14 @@ def draw_posterior(
     }
     if rival is not None:
         groups["rival"] = trees[1]["posterior"].to_dataset()
-    return xr.DataTree.from_dict(groups)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["diverged"] = " ".join(map(str, diverged))
+    return tree
+
+
+def divergences(tree: xr.DataTree) -> int:
+    """Number of divergent transitions."""
+    return int(tree["sample_stats"]["diverging"].sum())
 
 
 def with_nutpie(models, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> list[xr.DataTree]:
@@ -150,7 +169,7 @@ def draw_compiled(compiled, draws, tune, chains, cores, target_accept, seed, pro
 
 def with_pymc(models, draws, tune, chains, cores, target_accept, seed, progress, seconds) -> list[xr.DataTree]:
     """PyMC's own NUTS; its compilation is part of sampling."""
-    seconds["compile"] = 0.0
+    seconds.setdefault("compile", 0.0)
     trees = []
     with stopwatch(seconds, "sample"), quiet("pymc", logging.WARNING):
         for model in models:

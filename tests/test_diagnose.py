@@ -1,13 +1,17 @@
 """The sampler's verdict: sound chains pass, each fault is named with its remedy."""
 
+import json
+
+import arviz_stats as az
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from src.diagnose import diagnose, doubts, errors_in_words, fraction_of_missing_information
+from src.diagnose import attempts, diagnose, doubts, errors_in_words, fraction_of_missing_information, parameters
 
 CHAINS, DRAWS = 4, 1000
+DIMS = ("chain", "draw")
 
 
 def tree_of(**changes) -> xr.DataTree:
@@ -63,6 +67,41 @@ def test_each_fault_is_named(tree, estimands, words):
     assert not found["ok"]
     assert len(found["problems"]) == 1
     assert words in found["problems"][0]
+
+
+def test_transitions_that_are_cut_short_are_named():
+    short = np.arange(CHAINS * DRAWS).reshape(CHAINS, DRAWS) % 50 == 0
+    tree = tree_of()
+    tree["sample_stats"] = xr.DataTree(tree["sample_stats"].to_dataset().assign(maxdepth_reached=(DIMS, short)))
+    found = diagnose(tree, estimands_of())
+    assert found["cut_short"] == pytest.approx(0.02)
+    assert "2.0% of the transitions were cut short" in found["problems"][0]
+    tree["sample_stats"]["maxdepth_reached"] = xr.DataArray(short & (np.arange(DRAWS) < 100), dims=DIMS)
+    assert diagnose(tree, estimands_of())["ok"]
+
+
+def test_every_parameter_has_its_row():
+    tree = tree_of(sd_cell=np.full((CHAINS, DRAWS), 2.0))
+    tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().assign_coords(cell=["a@1", "a@2"]))
+    rows = parameters(tree).set_index(["parameter", "level"])
+    assert list(rows.index) == [("mu", ""), ("cell_effect", "a@1"), ("cell_effect", "a@2")]
+    mine = tree["posterior"]["cell_effect"].sel(cell="a@2")
+    assert rows.loc[("cell_effect", "a@2"), "mean"] == pytest.approx(float(mine.mean()))
+    assert rows.loc[("cell_effect", "a@2"), "ess_tail"] == pytest.approx(float(az.ess(mine, method="tail", prob=0.9)))
+    assert (rows["r_hat"] < 1.01).all()
+
+
+@pytest.mark.parametrize(
+    ("diverged", "said"),
+    [("0", None), ("7", None), ("7 0", "at 0.99, where none did"), ("7 9", "where 9 did: the first attempt is kept")],
+)
+def test_a_second_attempt_is_said(diverged, said):
+    tree = tree_of()
+    sampler = {"target_accept": 0.9, "target_accept_again": 0.99}
+    tree.attrs |= {"diverged": diverged, "config": json.dumps({"sampler": sampler})}
+    words = attempts(tree)
+    assert len(words) == (said is not None)
+    assert all("7 transitions diverged at sampler.target_accept=0.9" in w and w.endswith(said) for w in words)
 
 
 def test_a_model_without_spreads_or_slopes_is_judged_by_its_estimands():

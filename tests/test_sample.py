@@ -89,3 +89,18 @@ def test_draws_of_a_compiled_model_with_other_data_are_those_of_the_other_model(
 def test_other_sizes_are_refused(compiled):
     with pytest.raises(ValueError, match="other sizes of values, level"):
         sample.with_data_of(compiled, simple([1.0, 2.0, 3.0], ["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("backend", ["nutpie", "pymc"])
+def test_where_transitions_diverge_it_is_sampled_again_more_carefully(backend):
+    with pm.Model() as funnel:
+        log_scale = pm.Normal("log_scale", 0.0, 3.0)
+        pm.Normal("x", 0.0, pm.math.exp(log_scale / 2), shape=6)
+    options = {"backend": backend, "draws": 300, "tune": 300, "chains": 2, "cores": 1, "target_accept": 0.6}
+    once = sample.draw_posterior(funnel, **options, target_accept_again=0.6)
+    twice = sample.draw_posterior(funnel, **options, target_accept_again=0.995)
+    first, second = map(int, twice.attrs["diverged"].split())
+    assert once.attrs["diverged"] == str(first)
+    assert sample.divergences(once) == first > 0
+    assert sample.divergences(twice) == min(first, second)
+    assert backend == "pymc" or second < first
