@@ -14,8 +14,8 @@ from models.inputs import Block, Design, Priors
 
 
 def average(priors: Priors):
-    """Average effect, mu ~ Normal(0, priors.mu)."""
-    return pm.Normal("mu", 0.0, priors.mu)
+    """Average effect, mu ~ Normal(priors.centre, priors.mu)."""
+    return pm.Normal("mu", priors.centre, priors.mu)
 
 
 def slope(name: str, priors: Priors):

@@ -5,7 +5,7 @@ The consumer owns the contract: `src` fills these records, `models` only reads t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,7 +161,7 @@ class Priors:
     Attributes
     ----------
     mu : float
-        SD of the Normal prior of the average effect.
+        SD of the Normal prior of the average effect, about `centre`.
     sd : float
         Scale of the half-Student-t(3) prior of every estimated spread `sd_<term>`.
     fixed : float
@@ -184,6 +184,8 @@ class Priors:
         SD of an effect before adoption, where leads are looked at.
     sigma : float
         SD of log(sigma / s).
+    centre : float
+        Mean of the prior of the average effect.
     """
 
     mu: float
@@ -198,4 +200,4 @@ class Priors:
     cell: float
     lead: float
     sigma: float
-    reasons: dict[str, str] = field(default_factory=dict)
+    centre: float = 0.0

@@ -218,7 +218,7 @@ class PoissonConfig:
 
 @dataclass
 class PriorConfig:
-    """Scales in units of s, the residual SD of the saturated fit; see models.inputs.Priors."""
+    """Scales in units of s, the residual SD of the saturated fit; see models.inputs.Priors, and src.elicit."""
 
     name: str = MISSING
     mu: float = number(MISSING, above=0)
@@ -233,6 +233,9 @@ class PriorConfig:
     cell: float = number(MISSING, above=0)
     lead: float = number(MISSING, above=0)
     sigma: float = number(MISSING, above=0)
+    att: list[float] | None = None  # between which the average effect lies, percent or units of the outcome
+    spread: float | None = number(None, above=0)  # below which the SD of effects between levels of a group lies
+    sure: float = number(0.95, above=0, below=1)  # of these two
 
 
 @dataclass

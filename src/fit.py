@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive", "channels")  # that not every run has
 TABLES_ONLY = ("engine", "prob", "estimators", "figures", "progress", "refit", "replace")
+STATEMENTS = ("name", "att", "spread", "sure")  # of a prior, that are no scales
 NOT_OF_BUILD = ("name", "build", "beside", "answer", "most")
 PATHS = ("path", "package", "file", "loader", "parameters")
 
@@ -420,8 +421,33 @@ def kept_or_sampled(
 
 
 def build_model(config: Config, system: tuple[Equation, ...], learned: Learned | None):
-    """The PyMC model that `model` names, on the evidence in units of s, or on that with a learned spillover in it."""
-    priors, collapsed = priors_of(config), system[0].collapsed
+    """The PyMC model that `model` names, on the evidence in units of s, or on that with a learned spillover in it.
+
+    Raises
+    ------
+    UserError
+        Statements about effects that cannot be had; see `src.elicit`.
+    """
+    priors = priors_of(config)
+    if config.prior.att is None and config.prior.spread is None:
+        return built(config, system, learned, priors)
+    from src.elicit import elicited
+
+    if len(system) > 1 or config.model.name == "nopool":
+        raise UserError(
+            f"model={config.model.name}: prior.att and prior.spread are of models of one outcome with an average "
+            "effect: use model=hier or pooled, or another prior"
+        )
+    return built(
+        config,
+        system,
+        learned,
+        elicited(config.prior, priors, system[0].collapsed, lambda one: built(config, system, learned, one)),
+    )
+
+
+def built(config: Config, system: tuple[Equation, ...], learned: Learned | None, priors: Priors):
+    """The model under some priors; other parameters as of `build_model`."""
     options = {name: value for name, value in asdict(config.model).items() if name not in NOT_OF_BUILD}
     if "unit" in options:
         options["unit"] = has_units(config)
@@ -431,15 +457,16 @@ def build_model(config: Config, system: tuple[Equation, ...], learned: Learned |
         widths = {equation.name: equation.width for equation in system}
         of_whole = any(equation.is_share for equation in system)
         return resolve(config.model.build)(designs, each, widths, priors, of_whole=of_whole, **options)
+    collapsed = system[0].collapsed
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)
 
 
 def priors_of(config: Config) -> Priors:
-    """Scales of the priors, as a model takes them."""
+    """Scales of the priors, as a model takes them, but for those that follow from statements."""
     from models.inputs import Priors
 
-    return Priors(**{name: value for name, value in asdict(config.prior).items() if name != "name"})
+    return Priors(**{name: value for name, value in asdict(config.prior).items() if name not in STATEMENTS})
 
 
 def learned_kernel(config: Config, collapsed: Collapsed) -> Learned | None:

@@ -26,6 +26,7 @@ from models.inputs import CrossProducts, Design
 from src import across, counties, equations, estimand, rates, sample, sandwich, tally, trace
 from src.average import Average, own_effects
 from src.collapse import Collapsed, collapse
+from src.command import UserError
 from src.compare import KEYS, keyed
 from src.config import (
     SEEDS,
@@ -249,7 +250,18 @@ def of_several(
 def sampled(
     config: Config, system: tuple[Equation, ...], seed: int, compiled: dict, seconds: dict[str, float]
 ) -> tuple[xr.Dataset, dict[str, float]]:
-    """Draws of the coefficients in units of the outcomes, and the number of divergences."""
+    """Draws of the coefficients in units of the outcomes, and the number of divergences.
+
+    Raises
+    ------
+    UserError
+        The prior follows from statements.
+    """
+    if config.prior.att is not None or config.prior.spread is not None:
+        raise UserError(
+            "prior.att and prior.spread: scales that follow from statements differ from panel to panel, while a study "
+            "compiles its model once: give the scales themselves"
+        )
     name, collapsed, spent = config.model.name, first(system).collapsed, {"compile": 0.0}
     sampler = config.sampler
     options = (sampler.draws, sampler.tune, sampler.chains, 1, sampler.target_accept, seed % SEEDS, False)

@@ -265,11 +265,12 @@ def prospect_from(
 
 def terms_of(run: Config, config: TargetConfig, collapsed: Collapsed):
     """What the model of a run says about adopters."""
+    from src.elicit import with_spread
     from src.fit import has_units, priors_of
     from src.newcomers import Terms
 
     regression, s = collapsed.regression, collapsed.s
-    design, priors = regression.design, priors_of(run)
+    design, priors = regression.design, with_spread(run.prior, priors_of(run), collapsed)
     if run.model.name == "pooled":
         return Terms((), False, False, "normal", priors, s)
     pooled = (
