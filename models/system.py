@@ -30,15 +30,15 @@ def build(
     interactions: bool = True,
     unit: bool = False,
     together: bool = False,
-    of_whole: bool = False,
 ) -> pm.Model:
     """A triangular system: equation j has the outcomes before it on its right-hand side.
 
         y_j = X phi_j + sum over l < j of c_jl y_l + errors_j,    errors of different equations independent
 
     so that theta_j = phi_j + sum c_jl theta_l is the effect on y_j whatever way it goes, phi_j the part that does not
-    go through the outcomes before it, and c carries the correlation of residuals. Each equation has a hierarchy of its
-    own, in units of its own s; variables of all but the equation named "" bear its name, as in "sa::mu".
+    go through the outcomes before it, and c carries the correlation of residuals. The equation of a share of the first
+    outcome has nothing on its right-hand side: its theta is the effect on the share. Each equation has a hierarchy of
+    its own, in units of its own s; variables of all but the equation named "" bear its name, as in "sa::mu".
 
     Parameters
     ----------
@@ -53,8 +53,6 @@ def build(
         As of `models.hier.build`.
     together : bool
         Levels of pooled terms are correlated across equations, the one named "" being the first; see `correlated`.
-    of_whole : bool
-        Outcomes after the first are parts of it, whose equations are of their shares: c = 1.
 
     Notes
     -----
@@ -74,16 +72,8 @@ def build(
             with pm.Model(name=name) if name else nullcontext():
                 slopes = earlier_slopes(design, priors, widths[name])
                 if together:
-                    deviations = partial(
-                        correlated,
-                        at=at,
-                        equations=len(designs),
-                        width=widths[name],
-                        slopes=[1.0] * at if of_whole and at else slopes,
-                        priors=priors,
-                        tails=tails,
-                        shared=shared,
-                    )
+                    about = {"at": at, "equations": len(designs), "width": widths[name], "slopes": slopes}
+                    deviations = partial(correlated, **about, priors=priors, tails=tails, shared=shared)
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
                 if slopes is not None:
@@ -143,7 +133,7 @@ def correlated(
         Position of the equation, and how many there are.
     width : float
         As of `build`.
-    slopes : tensor or list, shape (earlier,), or None
+    slopes : tensor, shape (earlier,), or None
         c.
     priors : Priors
     tails : {"normal", "student_t"}

@@ -48,7 +48,7 @@ def answer(tree: xr.DataTree, system: Sequence[Equation], model: JointConfig, pr
     else:
         found, draws = estimands(each)
         scales = estimand.linear_scales(draws, found, system[0].collapsed.regression.panel.is_log)
-    tied, values = correlations(tree, each[0].found[0])
+    tied, values = correlations(tree, system, each[0].found[0])
     more = {"outcome": [Scale(tied, values, np.full(len(tied), np.nan), [""] * len(tied))]}
     scales = {name: beside(scale, *more.get(name, ())) for name, scale in scales.items()}
     return Answer({model.name: estimand.table(scales, prob)}, scales, each[0].theta, None)
@@ -146,17 +146,17 @@ def estimands(each: list[Effects]) -> tuple[list[Average], np.ndarray]:
     return found, np.concatenate(draws, axis=-1)
 
 
-def correlations(tree: xr.DataTree, base: Average) -> tuple[list[Average], np.ndarray]:
+def correlations(tree: xr.DataTree, system: Sequence[Equation], base: Average) -> tuple[list[Average], np.ndarray]:
     """Correlation across outcomes of the effects of the levels of every pooled term, and their draws.
 
-    Estimand `effect_correlation`, group the term, level the two outcomes.
+    Estimand `effect_correlation`, group the term, level the two outcomes, or the share and the outcome.
     """
+    names = [f"{one.name}{OVER}{OUTCOME}" if one.is_share else one.name or OUTCOME for one in system]
     posterior = tree["posterior"].to_dataset()
     found, draws = [], [np.zeros((posterior.sizes["chain"], posterior.sizes["draw"], 0))]
     for name in (str(name) for name in posterior.data_vars if str(name).endswith(OF_TERM)):
         matrix = posterior[name].transpose("chain", "draw", "equation", "equation_beside")
-        labels = [str(label) for label in matrix["equation"].to_numpy()]
-        for (i, a), (j, b) in combinations(enumerate(labels), 2):
+        for (i, a), (j, b) in combinations(enumerate(names), 2):
             about = ("effect_correlation", name.removesuffix(OF_TERM), f"{b}{LESS}{a}")
             note = "of the levels' deviations; LKJ(2) a priori, about 0"
             nowhere = np.zeros_like(base.weights)

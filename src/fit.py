@@ -455,8 +455,7 @@ def built(config: Config, system: tuple[Equation, ...], learned: Learned | None,
         designs = {equation.name: equation.collapsed.regression.design for equation in system}
         each = {e.name: e.collapsed.evidence.rescale(e.collapsed.s) for e in system}
         widths = {equation.name: equation.width for equation in system}
-        of_whole = any(equation.is_share for equation in system)
-        return resolve(config.model.build)(designs, each, widths, priors, of_whole=of_whole, **options)
+        return resolve(config.model.build)(designs, each, widths, priors, **options)
     collapsed = system[0].collapsed
     evidence = collapsed.evidence.rescale(collapsed.s) if learned is None else learned.evidence
     return resolve(config.model.build)(collapsed.regression.design, evidence, priors, **options)

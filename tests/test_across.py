@@ -124,9 +124,12 @@ def test_correlations_are_read_by_name(each):
     matrix = np.broadcast_to(np.array([[1.0, 0.4], [0.4, 1.0]]), (2, 3, 2, 2))
     names = {"equation": ["outcome", "y1"], "equation_beside": ["outcome", "y1"]}
     posterior = xr.Dataset({"industry_correlation": (("chain", "draw", *names), matrix)}, coords=names)
-    found, draws = across.correlations(xr.DataTree.from_dict({"posterior": posterior}), each[0].found[0])
+    tree, system = xr.DataTree.from_dict({"posterior": posterior}), [one.equation for one in each[:2]]
+    found, draws = across.correlations(tree, system, each[0].found[0])
     assert [(a.estimand, a.group, a.level) for a in found] == [("effect_correlation", "industry", "y1 - outcome")]
     np.testing.assert_array_equal(draws, np.full((2, 3, 1), 0.4))
+    shared = across.correlations(tree, [system[0], replace(system[1], is_share=True)], each[0].found[0])[0]
+    assert [a.level for a in shared] == ["y1 in outcome - outcome"]
 
 
 def test_the_command_compares_two_outcomes(tmp_path, capsys):
