@@ -183,6 +183,14 @@ def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
     return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)
 
 
+def with_outcome(collapsed: Collapsed, errors: Errors, outcome: np.ndarray) -> Collapsed:
+    """The same regression and errors with another outcome, shape (row,): nothing is estimated anew."""
+    regression = replace(collapsed.regression, panel=replace(collapsed.regression.panel, outcome=outcome))
+    cross = weighted_products(regression) if errors.plain else whitened_products(regression, collapsed.nuisance)
+    evidence, conditional = without_periods_and_covariates(cross, regression.design)
+    return replace(collapsed, regression=regression, evidence=evidence, conditional=conditional)
+
+
 def without_periods_and_covariates(cross: CrossProducts, design: Design) -> tuple[CrossProducts, Conditional]:
     """Integrate periods and covariates out under flat priors."""
     nuisance = tuple(name for name in NUISANCE if name in design.blocks)

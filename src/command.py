@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src import config as schema
 from src import threads
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
-from src.config import BenchConfig, Config, PlaceboConfig, RecoverConfig, TargetConfig
+from src.config import BenchConfig, CalibrateConfig, Config, PlaceboConfig, RecoverConfig, TargetConfig
 
 threads.single()
 threads.rarely_collected()
@@ -66,6 +66,7 @@ PRIMARY = {
     "config": Config,
     "recover": RecoverConfig,
     "placebo": PlaceboConfig,
+    "calibrate": CalibrateConfig,
     "bench": BenchConfig,
     "target": TargetConfig,
 }  # what conf/<name>.yaml of a command sets
@@ -466,7 +467,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover", "placebo", "bench", "target"}
+    config_name : {"config", "recover", "placebo", "calibrate", "bench", "target"}
         The file in conf/ that lists what the task can be told.
     """
     register()

@@ -418,6 +418,14 @@ class PlaceboConfig(Config):
 
 
 @dataclass
+class CalibrateConfig(Config):
+    """Everything that `python -m src.calibrate` can be told: what `src.fit` can, and how many simulations."""
+
+    n: int = number(100, least=20, below=100_001)
+    around: str = choice("prior", "posterior", default="prior")
+
+
+@dataclass
 class TargetConfig:
     """Everything that `python -m src.target` can be told."""
 

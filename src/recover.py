@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from src.engine import Engine
     from src.replicate import Failure, Study
 
+    type Work = Callable[[int], pd.DataFrame | Failure]
+
 
 def recover(config: RecoverConfig) -> int:
     """Run the study and write its folder; 0 where every replication could be done, 1 where none could, else 3."""
     from src import coverage, overview, trace
     from src.engine import opened
+    from src.replicate import attempted
     from src.terminal import console
 
     study = study_of(config)
@@ -44,7 +47,7 @@ def recover(config: RecoverConfig) -> int:
         missing = [r for r in range(config.n) if r not in kept]
         opening(study, config.n, len(missing), folder)
         ordered = [r for share in shared_out(missing, study.designs, config.engine.cores) for r in share]
-        lost = run_all(engine, study, ordered, folder, config.progress)
+        lost = run_all(engine, partial(attempted, study), ordered, folder, config.progress)
     rows = load(folder, config.n)
     if rows.empty:
         reason = next(iter(lost.values()))
@@ -169,14 +172,17 @@ def load(folder: Path, n: int) -> pd.DataFrame:
     return rows
 
 
-def run_all(engine: Engine, study: Study, missing: list[int], folder: Path, progress: bool) -> dict[int, str]:
-    """Do the missing replications on the engine, each being written as it comes; what was lost, with its reason."""
+def run_all(engine: Engine, work: Work, missing: list[int], folder: Path, progress: bool) -> dict[int, str]:
+    """Do the missing replications on the engine, each being written as it comes; what was lost, with its reason.
+
+    `work` does one of them; it is sent to other processes.
+    """
     from src.progress import shown
     from src.terminal import console
 
     lost: dict[int, str] = {}
     try:
-        for r, found in shown(replicated(engine, study, missing), len(missing), progress):
+        for r, found in shown(replicated(engine, work, missing), len(missing), progress):
             if reason := keep(found, file_of(folder, r)):
                 lost[r] = reason
     except KeyboardInterrupt:
@@ -194,15 +200,15 @@ def shared_out(missing: list[int], designs: int, cores: int) -> list[list[int]]:
     return [share for share in shares if share]
 
 
-def replicated(engine: Engine, study: Study, left: list[int]) -> Iterator[tuple[int, pd.DataFrame | Failure]]:
+def replicated(engine: Engine, work: Work, left: list[int]) -> Iterator[tuple[int, pd.DataFrame | Failure]]:
     """Replications as they are done; one that ends its process is given up, and the others go on."""
     from src.engine import LostError
-    from src.replicate import Failure, attempted
+    from src.replicate import Failure
 
     while left:
         done = set()
         try:
-            for position, found in engine.each(partial(attempted, study), left):
+            for position, found in engine.each(work, left):
                 done.add(left[position])
                 yield left[position], found
         except LostError as error:

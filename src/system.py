@@ -18,10 +18,10 @@ Of counts, the second is a part of the first, y_2 of the y_1 events that there a
     y_2 | y_1 ~ Binomial(y_1, p),    log p = a_i + X phi_2 + z,    theta_2 = theta_1 + phi_2
 
 so that phi_2 is the effect on the logarithm of the share. It, and not theta_2, is what levels have a prior on: two
-effects that are nearly known to differ by little would be drawn to zero twice. Under it y_2 / q has mean (y_1 / q) p and, where
-q = 1 - p, a variance as large: that of a Poisson count, of which `src.counts` makes evidence. What it needs of a law
-beyond mean and variance is the Poisson's; q is that of the unit, shrunk, which the unit's total number of events leaves
-free of when they happened.
+effects that are nearly known to differ by little would be drawn to zero twice. Under it y_2 / q has mean (y_1 / q) p
+and, where q = 1 - p, a variance as large: that of a Poisson count, of which `src.counts` makes evidence. What it needs
+of a law beyond mean and variance is the Poisson's; q is that of the unit, shrunk, which the unit's total number of
+events leaves free of when they happened.
 """
 
 from __future__ import annotations

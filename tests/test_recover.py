@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -198,7 +199,7 @@ def test_replications_are_shared_out_once_each_with_few_designs_a_process():
 
 def done_again(mine: Study, todo: list[int], folder) -> dict[int, str]:
     with opened(LocalConfig()) as here:
-        return recover.run_all(here, mine, todo, folder, progress=False)
+        return recover.run_all(here, partial(replicate.attempted, mine), todo, folder, progress=False)
 
 
 def test_a_replication_that_fails_is_recorded_and_does_not_stop_the_others(monkeypatch, tmp_path):
@@ -227,7 +228,7 @@ def test_a_replication_that_ends_its_process_is_given_up_and_the_others_go_on(tm
                 raise LostError("it ended its process twice", position)
             yield position, pd.DataFrame([said(r, 0.0)])
 
-    found = dict(recover.replicated(Engine(each, None), study(), [0, 1, 2]))
+    found = dict(recover.replicated(Engine(each, None), partial(replicate.attempted, study()), [0, 1, 2]))
     assert found.keys() == {0, 1, 2}
     assert found[1].reason == "it ended its process twice; the same command tries again"
     recover.replications(tmp_path).mkdir()
