@@ -9,10 +9,10 @@ Draw by draw, over the same rows as every other average of effects, the contrast
 whose interval knows of the correlation of their errors, through c, and of what one outcome says of the other's effects,
 through the correlation of the levels of every pooled term. Of a count and a part of it,
 
-    (1 + effect on the part) / (1 + effect on the whole) - 1        by how much the share has grown, in percent
-    part / whole with adoption less part / whole without it         the same in points of the share
+    (part / whole) with / (part / whole) without - 1        by how much the share has grown, in percent
+    (part / whole) with - (part / whole) without            the same in percentage points
 
-of expected counts summed over the same rows; see `src.rates`.
+of expected counts summed over the same rows in the two worlds that an estimand compares; see `src.rates`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import xarray as xr
 from models.inputs import OUTCOME
 from src import estimand
 from src.answer import Answer
-from src.average import ENDS, Average
+from src.average import Average, join
 from src.channels import named
 from src.config import JointConfig
 from src.equations import Effects, effects
@@ -75,7 +75,7 @@ def of_counts(each: list[Effects], seed: int) -> Scales:
         for one, (sums, carried), true in zip(each, drawn, known, strict=True)
     )
     whole, part = each
-    of_share = share_scales(whole, part, [sums for sums, _ in drawn], known)
+    of_share = share_scales(whole, part, [sums for sums, _ in drawn], known, drawn[1][1])
     name, scales = part.equation.name, {}
     for scale, first in of_whole.items():
         second = replace(of_part[scale], found=[named(name, average) for average in of_part[scale].found])
@@ -83,28 +83,33 @@ def of_counts(each: list[Effects], seed: int) -> Scales:
     return scales
 
 
-def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[Sums]) -> Scales:
+def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[Sums], carried: list[str]) -> Scales:
     """Effects on the share of a part, by scale: in points of the share, in percent of it, and row averages of its log.
 
-    In points where the effect is one against nobody's adoption. `drawn` and `known` are of the whole, then of the part.
+    `drawn` and `known` are of the whole, then of the part; `carried` is what carries each effect on the part.
     """
     name = f"{part.equation.name}{OVER}{OUTCOME}"
     truth = np.array([mine.truth - theirs.truth for mine, theirs in zip(part.found, whole.found, strict=True)])
     values = on_share(drawn, part.found, part.apart.reshape(-1, len(truth)))
     true = on_share(known, part.found, truth[None])
-    scales = {}
+    level, scales = levels_in_words(drawn), {}
     for scale, on_scale in values.items():
-        kept = [k for k, average in enumerate(part.found) if scale != "outcome" or is_against_nobody(average)]
+        kept = [k for k, average in enumerate(part.found) if scale != "outcome" or average.estimand not in SLOPES]
         mine = [named(name, replace(part.found[k], truth=truth[k])) for k in kept]
         on_scale[:, [not average.identified for average in part.found]] = np.nan
         draws = on_scale.reshape(*part.apart.shape[:2], -1)[..., kept]
-        scales[scale] = Scale(mine, draws, true[scale][0, kept], [""] * len(kept))
+        said = [join(level[k], carried[k]) if scale != "log" else "" for k in kept]
+        scales[scale] = Scale(mine, draws, true[scale][0, kept], said)
     return scales
 
 
-def is_against_nobody(average: Average) -> bool:
-    """Whether an estimand compares with a world in which nobody adopts, or two of those."""
-    return average.estimand == "contrast" or ENDS.get(average.estimand, ("", ""))[1] == "none"
+def levels_in_words(sums: Sequence[Sums]) -> list[str]:
+    """From what to what each effect moves the share, on average over draws; empty where nothing is summed."""
+    whole, part = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = [part.start / whole.start, (part.start + part.gain) / (whole.start + whole.gain)]
+    before, after = (end.mean(axis=0) for end in ends)
+    return [f"from {a:.1%} to {b:.1%}" if np.isfinite(a) else "" for a, b in zip(before, after, strict=True)]
 
 
 def on_share(sums: Sequence[Sums], found: list[Average], log: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,9 +119,8 @@ def on_share(sums: Sequence[Sums], found: list[Average], log: np.ndarray) -> dic
     """
     whole, part = sums
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (1 + part.gain / part.base) / (1 + whole.gain / whole.base)
-        points = (part.base + part.gain) / (whole.base + whole.gain) - part.base / whole.base
-    percent = 100 * (ratio - 1)
+        before, after = part.start / whole.start, (part.start + part.gain) / (whole.start + whole.gain)
+        points, percent = 100 * (after - before), 100 * (after / before - 1)
     slopes = [average.estimand in SLOPES for average in found]
     percent[:, slopes] = estimand.percent(log[:, slopes])
     for values, relative in ((points, False), (percent, True)):

@@ -337,6 +337,7 @@ class GeneratorConfig:
     errors_alike: float | None = number(None, above=-1, below=1)  # of what is no effect alone; null: the same
     share: float = number(0.0, least=0, below=1)  # of events, that are of a kind; 0: kinds are not told apart
     on_share: float = 0.0  # average effect on the log odds of that kind
+    share_sd: float = number(0.6, least=0)  # SD of the log odds between units
 
 
 @dataclass

@@ -183,6 +183,24 @@ def without_events(panel: Panel) -> list[str]:
     ]
 
 
+def without_part(panel: Panel) -> list[str]:
+    """A line on the units with events of which none, or every one, is of the kind of each further count."""
+    lines = []
+    whole, adopts = np.bincount(panel.unit, panel.outcome), np.isfinite(panel.cohort)
+    for name, values in panel.others.items():
+        part = np.bincount(panel.unit, values)
+        none, every = (whole > 0) & (part == 0), (whole > 0) & (part == whole)
+        if none.any() or every.any():
+            told = [
+                f"{count(int(some.sum()), 'unit')} ({count(int((some & adopts).sum()), 'adopter')})"
+                for some in (none, every)
+            ]
+            lines.append(
+                f"{name}: {told[0]} with events have none of it and say nothing of its share; {told[1]} nothing else"
+            )
+    return lines
+
+
 def described(now: Nuisance, omega: np.ndarray, masses: np.ndarray, errors: Errors, s: float) -> Nuisance:
     """SD of the disturbance of never- and of ever-treated units, and nu, in the terms of Gaussian errors."""
     never, ever = np.sqrt(masses @ omega) / s

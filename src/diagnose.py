@@ -184,7 +184,15 @@ def is_of_counts(nuisance: dict) -> bool:
 
 
 def doubts(nuisance: dict) -> Iterator[str]:
-    """Why intervals may be too narrow, seen from the errors."""
+    """Why intervals may be too narrow, seen from the errors of every outcome."""
+    first = list(doubts_of(nuisance))
+    yield from first
+    for name, further in nuisance.get("equations", {}).items():
+        yield from (f"{name}: {doubt}" for doubt in doubts_of(further) if doubt not in first)
+
+
+def doubts_of(nuisance: dict) -> Iterator[str]:
+    """Why intervals of one outcome may be too narrow."""
     if nuisance.get("likelihood") == "poisson":
         yield (
             "Counts are taken as Poisson given the level of their unit: where they are overdispersed or correlated "

@@ -124,6 +124,13 @@ def answered(
     terminal.handled(lacking)
     nuisance = {"likelihood": config.likelihood.name, "s": collapsed.s}
     nuisance |= collapsed.nuisance.record(collapsed.s, len(regression.frame.periods))
+    further = [equation for equation in system if equation.name]
+    if further:
+        nuisance["equations"] = {
+            one.name: {"likelihood": config.likelihood.name, "s": one.collapsed.s}
+            | one.collapsed.nuisance.record(one.collapsed.s, len(regression.frame.periods))
+            for one in further
+        }
     notes = [*notes, *lacking]
     diagnostics = diagnose.diagnose(tree, found.table) | {"nuisance": nuisance, "notes": notes} | beside.record
     with stopwatch(seconds, "report"):
@@ -168,7 +175,7 @@ def rows_of(config: Config, stack: ExitStack) -> tuple[Regression, dict, list[st
 
 def load(config: Config) -> tuple[Panel, dict, list[str]]:
     """The panel that `data` names, its exposures on the rows, and what was handled on the way."""
-    from src.counts import without_events
+    from src.counts import without_events, without_part
     from src.exposure import row_shares
     from src.validate import check_counts, check_parts
 
@@ -177,7 +184,7 @@ def load(config: Config) -> tuple[Panel, dict, list[str]]:
         check_counts(panel, config.data.transform, config.data.weights)
         check_parts(panel)
     shares, notes = row_shares(panel)
-    silent = without_events(panel) if counts_events(config.likelihood) else []
+    silent = [*without_events(panel), *without_part(panel)] if counts_events(config.likelihood) else []
     return panel, shares, [*panel.notes, *silent, *notes]
 
 

@@ -55,7 +55,7 @@ def sections(table: pd.DataFrame, scale: str) -> Iterator[tuple[str, pd.DataFram
 def heading(name: str) -> str:
     """Of the effects on an outcome, or on two compared."""
     if name.endswith(f"{OVER}{OUTCOME}"):
-        return f"Effects on the share of {name}"
+        return f"Effects on the share of {name}, in percent of the share"
     return f"Effects on one outcome less those on another: {name}" if LESS in name else f"Effects on {name}"
 
 

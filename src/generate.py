@@ -37,7 +37,7 @@ from src.synthetic import allocate, ar1, sha256_of
 
 FIRST = 2001
 OWNERSHIP = ("private", "state")
-PART, PART_UNIT_SD, PART_SD = "y1", 0.6, 0.4  # events of a kind; SD of intercepts and errors of their log odds
+PART, PART_SD = "y1", 0.4  # events of a kind; SD of the errors of their log odds
 MOST_LOG = 30.0  # of an expected count: in worlds that do not count it is a number that nobody reads
 
 
@@ -227,7 +227,7 @@ def draw_part(
         Expected number of them without any adoption.
     """
     rng = np.random.default_rng([seed, 8])
-    own = replace(world, level=float(logit(world.share)), unit_effect_sd=PART_UNIT_SD, sd=PART_SD, period_sd=0.05)
+    own = replace(world, level=float(logit(world.share)), unit_effect_sd=world.share_sd, sd=PART_SD, period_sd=0.05)
     odds, exponential, variance = draw_untreated(own, frame, volatility, size, rng)
     expected = np.log(exponential) - variance / 2
     on_odds = effects_like(world, frame, volatility, size, tau, world.on_share, rng)

@@ -151,8 +151,8 @@ class Sums:
 
     Attributes
     ----------
-    base, gain : array
-        Of m_it, and of m_it (exp(high) - exp(low)).
+    base, start, gain : array
+        Of m_it, of m_it exp(low), and of m_it (exp(high) - exp(low)).
     least, most : array
         Of the probabilities of any event without and with own adoption; of estimands of own adoption alone, and of
         counts that are no part of another.
@@ -161,6 +161,7 @@ class Sums:
     """
 
     base: np.ndarray
+    start: np.ndarray
     gain: np.ndarray
     least: np.ndarray
     most: np.ndarray
@@ -169,8 +170,8 @@ class Sums:
     @classmethod
     def empty(cls, draws: int, estimands: int) -> Sums:
         """To be filled in."""
-        base, gain, least, most = np.full((4, draws, estimands), np.nan)
-        return cls(base, gain, least, most, np.full(estimands, np.nan))
+        base, start, gain, least, most = np.full((5, draws, estimands), np.nan)
+        return cls(base, start, gain, least, most, np.full(estimands, np.nan))
 
 
 def on_scales(
@@ -331,6 +332,7 @@ def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> tu
             mean = np.exp(np.minimum(untreated + variance / 2, MOST_LOG))
             high, low = np.minimum(high, MOST_LOG), np.minimum(low, MOST_LOG)
             sums.base[some, plan.mine] = (plan.into @ mean.T).T
+            sums.start[some, plan.mine] = (plan.into @ (mean * np.exp(low)).T).T
             sums.gain[some, plan.mine] = (plan.into @ (mean * (np.exp(high) - np.exp(low))).T).T
             so_far += mean.sum(axis=0)
             if alone and table and plan.own:
@@ -463,6 +465,7 @@ def true_sums(regression: Regression, found: list[Average]) -> Sums:
             weight = panel.weight[rows]
             high, low = (by[end][rows] for end in ENDS[average.estimand])
             sums.base[0, k] = weight @ truth.mean[rows]
+            sums.start[0, k] = weight @ (truth.mean[rows] * np.exp(low))
             sums.gain[0, k] = weight @ (truth.mean[rows] * (np.exp(high) - np.exp(low)))
             sums.size[k] = weight.sum()
             if average.estimand in OWN:

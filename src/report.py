@@ -546,13 +546,21 @@ def facts(regression: Regression, exposures: list[str]) -> list[tuple[str, str]]
     ]
 
 
+def numbers_of(nuisance: dict, before: str) -> list[tuple[str, str]]:
+    """What was estimated of the errors of one outcome, each with a label that begins as said."""
+    known = {name: value for name, value in nuisance.items() if name not in ("shocks", "equations")}
+    rows = [(f"{before}{name} (nuisance)", plain(value)) for name, value in known.items()]
+    for of, shock in nuisance["shocks"].items():
+        rows += [(f"{before}shocks to {of}, {name} (nuisance)", plain(value)) for name, value in shock.items()]
+    return rows
+
+
 def checks(diagnostics: dict) -> list[tuple[str, str]]:
     """Diagnostics in numbers, with what they should be."""
-    known = dict(diagnostics["nuisance"])
-    shocks = known.pop("shocks")
-    nuisance = [(f"{name} (nuisance)", plain(value)) for name, value in known.items()]
-    for of, shock in shocks.items():
-        nuisance += [(f"shocks to {of}, {name} (nuisance)", plain(value)) for name, value in shock.items()]
+    equations = diagnostics["nuisance"].get("equations", {})
+    nuisance = numbers_of(diagnostics["nuisance"], "")
+    for outcome, of_outcome in equations.items():
+        nuisance += numbers_of(of_outcome, f"{outcome}: ")
     return [
         ("R-hat, largest over estimates", f"{diagnostics['rhat_max']:.4f} (at most 1.01)"),
         ("R-hat, largest over parameters", f"{diagnostics['parameter_rhat_max']:.4f} (at most 1.01)"),

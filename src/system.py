@@ -18,10 +18,13 @@ Of counts, the second is a part of the first, y_2 of the y_1 events that there a
     y_2 | y_1 ~ Binomial(y_1, p),    log p = a_i + X phi_2 + z,    theta_2 = theta_1 + phi_2
 
 so that phi_2 is the effect on the logarithm of the share. It, and not theta_2, is what levels have a prior on: two
-effects that are nearly known to differ by little would be drawn to zero twice. Under it y_2 / q has mean (y_1 / q) p
-and, where q = 1 - p, a variance as large: that of a Poisson count, of which `src.counts` makes evidence. What it needs
-of a law beyond mean and variance is the Poisson's; q is that of the unit, shrunk, which the unit's total number of
-events leaves free of when they happened.
+effects that are nearly known to differ by little would be drawn to zero twice. y_2 / q as a Poisson count with y_1 / q
+as exposure to risk has the binomial's mean, which is all that a consistent estimate needs as long as q is one number:
+one for every unit would weigh units by their own events. Its variance is the binomial's on average over events where
+
+    q = 1 - sum n_i p_i^2 / sum n_i p_i
+
+with n_i events of unit i, of which a share p_i is of the kind.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from src.products import centred_within, cross_products, eliminate, least_square
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
 NOTHING = 1e-12  # events, where a share of none is looked at: it tells nothing
-MOST_SHARE = 0.95  # of a unit's events that are of a kind
+LEAST_LEFT_OVER = 0.05  # of q: where nearly all events are of the kind
 LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
 LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
 MOST_EXPLAINED = 1e5  # residual SD without the outcomes before over that with them
@@ -180,37 +183,28 @@ def collapse_counts(
     whole = collapse(regression, errors)
     assert whole.levels is not None
     regression, _ = build_design(given_whole(alone(panel, name, {}, False), panel.outcome), dict(shares), units)
-    part = collapse(regression, errors, height=whole.levels.height)  # what a share amounts to goes by the whole's size
-    return (
-        Equation(FIRST, whole, np.zeros(0), 1.0, np.zeros(0)),
-        Equation(name, part, np.ones(1), 1.0, np.ones(1), is_share=True),
-    )
+    try:
+        part = collapse(regression, errors, height=whole.levels.height)  # a share amounts to as much as the whole is
+    except PanelError as error:
+        raise PanelError(f"{name} (as a part of data.outcome): {error}") from None
+    return *only(whole), Equation(name, part, np.zeros(0), 1.0, np.zeros(0), is_share=True)
 
 
 def given_whole(panel: Panel, whole: np.ndarray) -> Panel:
     """The panel of a part of the events of `whole`, shape (row,), on the scale on which it is like a Poisson count."""
-    left = 1 - shrunk_shares(panel.outcome, whole, panel.unit)[panel.unit]
-    return replace(panel, outcome=panel.outcome / left, offset=np.maximum(whole, NOTHING) / left)
+    q = dispersion(panel.outcome, whole, panel.unit)
+    return replace(panel, outcome=panel.outcome / q, offset=np.maximum(whole, NOTHING) / q)
 
 
-def shrunk_shares(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Share of each unit's events that are of a kind, drawn towards the average as few events tell little.
+def dispersion(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> float:
+    """q: variance of a part given the whole over its mean, on average over events of the part.
 
-        p_i = (y_i + m p) / (n_i + m),    m = 1 / r - 1
-
-    r the correlation of two events of a unit, from sum n_i (y_i / n_i - p)^2, whose expectation is
-    p (1 - p) ((u - 1) (1 - r) + r (n - sum n_i^2 / n)) over u units with n events in all; shape (unit,).
-
-    Source: Kleinman (1973).
+    Of a unit with n events, y of them of the kind, y (y - 1) / (n - 1) has expectation n p^2.
     """
     y, n = np.bincount(unit, part), np.bincount(unit, whole)
-    some = n > 0
-    p = y.sum() / n.sum()
-    spread = float((n[some] * (y[some] / n[some] - p) ** 2).sum()) / max(p * (1 - p), NOTHING)
-    units, of_between = some.sum() - 1, n.sum() - (n**2).sum() / n.sum()
-    r = np.clip((spread - units) / max(of_between - units, NOTHING), 1e-6, 1 - 1e-6)
-    m = 1 / r - 1
-    return np.minimum((y + m * p) / (n + m), MOST_SHARE)
+    several = n > 1
+    squares = (y * (y - 1) / np.where(several, n - 1, 1))[several].sum()
+    return float(max(1 - squares / max(y[several].sum(), 1.0), LEAST_LEFT_OVER))
 
 
 def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -> Panel:

@@ -15,6 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from src.config import DataConfig, ExposureConfig, exposure_entries
+from src.further import LESS, OVER
 from src.panel import Factor, Panel, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
 
@@ -220,6 +221,8 @@ def check_name(setting: str, name: str, terms: tuple[str, ...]) -> None:
         reason = "a word of the model and its tables"
     elif name.startswith(RESERVED_BEGINNINGS):
         reason = f"the model's own names begin with {', '.join(RESERVED_BEGINNINGS)}"
+    elif setting in ("mediators", "outcomes") and any(word in name for word in (LESS, OVER)):
+        reason = "results put the names of two outcomes together with ' - ' and ' in '"
     elif owner:
         reason = f"the model's own name for a part of {owner}"
     elif name.endswith(UNITLESS):
@@ -579,6 +582,12 @@ def check_parts(panel: Panel) -> None:
                 "each of them"
             )
         of_units, of_whole = np.bincount(panel.unit, values), np.bincount(panel.unit, panel.outcome)
+        adopts = np.isfinite(panel.cohort)
+        if not (adopts & (of_units > 0)).any():
+            raise PanelError(
+                f"no adopter has any {name} in any period, so the effect on its share cannot be told: name another "
+                "column, or use model=hier"
+            )
         if not ((of_units > 0) & (of_units < of_whole)).any():
             raise PanelError(
                 f"{name} is all of data.outcome, or nothing of it, in every unit, so its share tells nothing: name "

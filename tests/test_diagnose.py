@@ -150,3 +150,6 @@ def test_each_doubt_about_the_errors_is_said(changes, words):
     found = list(doubts(errors_of(**changes)))
     assert len(found) == 1
     assert words in found[0]
+    further = list(doubts(errors_of(equations={"sa": errors_of(**changes)})))
+    assert further == [f"sa: {found[0]}"]
+    assert list(doubts(errors_of(**changes, equations={"sa": errors_of(**changes)}))) == found  # once is enough

@@ -17,7 +17,7 @@ from tests.test_command import composed_study
 
 WORLDS = sorted((CONF / "generator").glob("*.yaml"))
 HERE = [path.stem for path in WORLDS if "counties" not in path.read_text()]  # the others are of test_counties
-COUNTS = [path.stem for path in WORLDS if "counts" in path.read_text()]
+COUNTS = [path.stem for path in WORLDS if "counts" in path.read_text() or "parted" in path.read_text()]
 NAMES = [name for name in HERE if name not in COUNTS]
 NOTHING = {
     "effect": 0.0, "ownership_gap": 0.0, "industry_law": "normal", "industry_sd": 0.0, "unit_sd": 0.0,

@@ -13,7 +13,7 @@ from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
 from src.panel import PanelError
-from src.system import collapse_counts, shrunk_shares
+from src.system import collapse_counts, dispersion
 from src.validate import check_parts
 from tests.test_fit import call, table
 from tests.test_generate import world
@@ -47,20 +47,15 @@ def known(scale):
     return {(a.estimand, a.group, a.level): scale.draws[..., k] for k, a in enumerate(scale.found)}
 
 
-def test_shares_of_units_are_drawn_to_the_average_as_they_tell_little():
+def test_variance_over_mean_of_a_part_given_the_whole():
     rng = np.random.default_rng(0)
-    unit = np.repeat(np.arange(400), 5)
-    p = rng.beta(2, 3, 400)
-    for size, most in ((1000, 0.01), (1, 0.2)):
-        whole = np.full(len(unit), float(size))
-        found = shrunk_shares(rng.binomial(size, p[unit]).astype(float), whole, unit)
-        assert np.abs(found - p).mean() < most
-    raw = np.bincount(unit, rng.binomial(1, p[unit])) / 5
-    assert np.sqrt(((found - p) ** 2).mean()) < 0.9 * np.sqrt(((raw - p) ** 2).mean())
-    alike = shrunk_shares(rng.binomial(4, 0.3, len(unit)).astype(float), np.full(len(unit), 4.0), unit)
-    assert np.ptp(alike) < 0.15
-    assert (shrunk_shares(whole, whole, unit) <= 0.95).all()
-    assert shrunk_shares(np.r_[1.0, 0.0], np.r_[2.0, 0.0], np.arange(2))[1] == pytest.approx(0.5)
+    unit, whole = np.repeat(np.arange(3000), 4), rng.poisson(3, 12000).astype(float)
+    for p in (np.full(3000, 0.3), rng.beta(2, 3, 3000)):
+        part = rng.binomial(whole.astype(int), p[unit]).astype(float)
+        n = np.bincount(unit, whole)
+        assert dispersion(part, whole, unit) == pytest.approx(1 - (n @ p**2) / (n @ p), abs=0.02)
+    assert dispersion(whole, whole, unit) == 0.05
+    assert dispersion(np.r_[1.0, 0.0], np.r_[1.0, 0.0], np.arange(2)) == 1.0
 
 
 def of_binomial(y, n, columns):
@@ -90,7 +85,27 @@ def test_the_share_is_a_binomial_with_an_intercept_for_every_unit():
     beta, errors = of_binomial(panel.others["y1"], panel.outcome, columns)
     assert errors[1] < 0.03
     assert found == pytest.approx(beta[1], abs=0.3 * errors[1])
-    assert se == pytest.approx(errors[1], rel=0.05)
+    assert se == pytest.approx(errors[1], rel=0.1)
+
+
+def test_units_whose_events_are_nearly_all_of_the_kind_do_not_weigh_more():
+    """A logit with shares far apart: the effect is the ratio of expected parts, whatever units have."""
+    rng = np.random.default_rng(1)
+    base, found = panel_of(units=400, level=2.0, covariates=0, industries=4, adopters=[60, 60]), []
+    odds = rng.normal(-0.4, 1.0, 400)[base.unit] + 0.8 * base.treated
+    for _ in range(12):
+        whole = rng.poisson(5, len(odds)).astype(float)
+        part = rng.binomial(whole.astype(int), expit(odds)).astype(float)
+        panel = replace(base, outcome=whole, others={"y1": part})
+        errors = Errors("none", "none", (), events=True)
+        collapsed = collapse_counts(panel, row_shares(panel)[0], errors, "y1", False)[1].collapsed
+        evidence = collapsed.evidence.take(collapsed.regression.design.columns(("mu",)))
+        found.append(evidence.moment[0] / evidence.gram[0, 0])
+    treated = base.treated
+    truth = np.log(expit(odds[treated]).sum() / expit(odds[treated] - 0.8).sum())
+    assert abs(np.mean(found) - truth) < 3 * np.std(found) / np.sqrt(12)
+    assert np.std(found) / np.sqrt(12) < 0.05 * truth
+    assert np.std(found) == pytest.approx(collapsed.s / np.sqrt(evidence.gram[0, 0]), rel=0.6)
 
 
 def test_effects_on_the_part_are_those_on_the_whole_times_those_on_the_share(each):
@@ -149,7 +164,7 @@ def test_points_of_the_share_are_expected_parts_over_expected_wholes(each):
         else:
             share = np.stack([expected, expected * np.exp(tau)])
     without, adopted = (mean * share).sum(axis=2) / mean.sum(axis=2)
-    np.testing.assert_allclose(points, adopted - without, rtol=1e-6)
+    np.testing.assert_allclose(points, 100 * (adopted - without), rtol=1e-6)
 
 
 def test_truth_of_the_share_by_hand(each):
@@ -159,7 +174,7 @@ def test_truth_of_the_share_by_hand(each):
     whole = panel.truth.mean[rows]
     share = (part.mean[rows] @ np.exp(part.tau[rows])) / (whole @ np.exp(panel.truth.tau[rows]))
     without = part.mean[rows].sum() / whole.sum()
-    for scale, truth in (("percent", 100 * (share / without - 1)), ("outcome", share - without)):
+    for scale, truth in (("percent", 100 * (share / without - 1)), ("outcome", 100 * (share - without))):
         k = [a.estimand for a in scales[scale].found].index("y1 in outcome::att")
         assert scales[scale].truth[k] == pytest.approx(truth)
     assert share > without
@@ -201,7 +216,8 @@ def test_what_is_nearly_the_whole_gains_what_the_whole_gains():
     [
         (lambda y, p: y + (np.arange(len(y)) == 3), "y1 is larger than data.outcome in 1 row"),
         (lambda y, p: y, "y1 is all of data.outcome, or nothing of it, in every unit"),
-        (lambda y, p: 0 * y, "y1 is all of data.outcome, or nothing of it, in every unit"),
+        (lambda y, p: 0 * y, "no adopter has any y1 in any period"),
+        (lambda y, p: y * np.isinf(p.cohort)[p.unit], "no adopter has any y1 in any period"),
     ],
 )
 def test_what_cannot_be_a_part(change, said):
@@ -220,7 +236,10 @@ def ran(tmp_path_factory):
     unit, year = np.repeat(np.arange(units), periods), np.tile(np.arange(2010, 2010 + periods), units)
     treated = (year >= first[unit]) & (first[unit] > 0)
     patents = rng.poisson(np.exp(1.5 + rng.normal(0, 0.7, units)[unit] + 0.2 * treated))
-    inventions = rng.binomial(patents, expit(-0.7 + rng.normal(0, 0.5, units)[unit] + 0.8 * treated))
+    odds = -0.7 + rng.normal(0, 0.5, units)[unit]
+    inventions = rng.binomial(patents, expit(odds + 0.8 * treated))
+    size = np.exp(1.5 + 0.0 * odds)[treated]
+    points = (size @ (expit(odds + 0.8) - expit(odds))[treated]) / size.sum()
     kind = np.array(list("abcdef"))[unit % 6]
     frame = pd.DataFrame(
         {
@@ -241,16 +260,18 @@ def ran(tmp_path_factory):
         "likelihood=poisson_lognormal", "estimators=[poisson_twfe]",
     ]  # fmt: skip
     code = call(fit.fit, *arguments, f"hydra.run.dir={folder / 'run'}")
-    return folder / "run", code, arguments
+    return folder / "run", code, arguments, points
 
 
 def test_the_command_tells_the_share(ran):
-    folder, code, _ = ran
+    folder, code, _, points = ran
     assert code in (0, 3)
     rows = table(folder / "estimands.csv")
     share = rows[rows["estimand"] == "inventions in outcome::att"].set_index("scale")
     assert set(share.index) == {"outcome", "percent", "log"}
-    assert share.loc["outcome", "low"] < 0.8 * 0.24 < share.loc["outcome", "high"]
+    assert share.loc["outcome", "low"] < 100 * points < share.loc["outcome", "high"]
+    assert share.loc["outcome", "note"].startswith("from ")
+    assert "units of equal size" in share.loc["percent", "note"]
     assert share.loc["percent", "low"] > 0
     assert "effect_correlation" in set(rows["estimand"])
     part, whole = (
@@ -283,3 +304,31 @@ def test_shares_table_is_on_three_scales(each):
     assert set(mine["scale"]) == {"outcome", "percent", "log"}
     assert not mine["estimand"].str.contains("any").any()
     assert mine.query("scale == 'percent' and estimand == 'y1 in outcome::att'")["truth"].notna().all()
+
+
+def test_what_moves_part_and_whole_alike_moves_no_share():
+    """Spillovers that leave every row's share alone: what is left is that more exposed rows have other shares."""
+    panel = panel_of(exposed=True, spill_district=0.5, spill_industry=0.5)
+    system = collapse_counts(panel, row_shares(panel)[0], Errors("ar1", "unit", (), events=True), "y1", True)
+    rng, posterior = np.random.default_rng(0), {}
+    terms = (*TERMS, "exposure", "difference")
+    for equation in system:
+        design = equation.collapsed.regression.design
+        size, column = len(design.columns(terms)), equation.named("column")
+        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, size))
+        if equation.is_share:
+            values[..., -len(design.columns(("exposure", "difference"))) :] = 0.0
+        posterior[equation.named("theta")] = xr.DataArray(
+            values, dims=("chain", "draw", column), coords={column: design.labels(terms)}
+        )
+    percent = across.of_counts(equations.effects(xr.Dataset(posterior), system, 1), 1)["percent"]
+    found = dict(zip(((a.estimand, a.level) for a in percent.found), range(len(percent.found)), strict=True))
+    k = found["y1 in outcome::spill_control", ""]
+    assert np.abs(percent.draws[..., k]).max() < 2
+    assert abs(percent.truth[k]) < 2
+    k, own = found["y1 in outcome::switching", ""], found["y1 in outcome::direct", ""]
+    assert percent.truth[k] == pytest.approx(percent.truth[own], rel=0.3)
+    share, part = (
+        percent.draws[..., found[name, ""]] for name in ("y1 in outcome::spill_treated", "y1::spill_treated")
+    )
+    assert np.abs(share).mean() < 0.3 * np.abs(part).mean()
