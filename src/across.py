@@ -32,7 +32,7 @@ from src.channels import named
 from src.config import JointConfig
 from src.equations import Effects, effects
 from src.estimand import Scale, Scales
-from src.further import LESS, OVER
+from src.panel import LESS, OVER
 from src.rates import SLOPES, Factor, Sums, contrasts, drawn_sums, scales_of, true_sums
 from src.system import Equation
 

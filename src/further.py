@@ -8,9 +8,9 @@ import pandas as pd
 
 from models.inputs import OUTCOME
 from src.compare import KEYS, keyed
+from src.panel import LESS, OVER
 from src.system import MARK
 
-LESS, OVER = " - ", " in "  # between the names of two outcomes: effects on one less those on another; on a share
 FEW_LEVELS = 5  # of a group whose levels are shown one by one
 PARTS = ("natural_direct", "natural_indirect")
 KINDS = ("att", "att_by", "contrast", "spill_per_pp")

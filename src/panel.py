@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
+LESS, OVER = " - ", " in "  # between the names of two outcomes: effects on one less those on another; on a share
+
 
 class PanelError(ValueError):
     """A user's mistake: the problem, the rows, the remedy, in one message."""

@@ -30,7 +30,7 @@ LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas",
 STAGES = (
     *("panel", "read", "indices", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
     *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "counts"),
-    *("collapse", "system", "sample"),
+    *("chance", "collapse", "system", "sample"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 

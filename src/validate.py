@@ -15,8 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from src.config import DataConfig, ExposureConfig, exposure_entries
-from src.further import LESS, OVER
-from src.panel import Factor, Panel, PanelError, count, first_rows, some
+from src.panel import LESS, OVER, Factor, Panel, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
 
 MARKS = ":@/[]"  # with which labels and paths are put together

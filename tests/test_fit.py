@@ -102,7 +102,7 @@ def test_run_folder_keeps_the_contract(run):
     assert code == (0 if diagnostics["ok"] else 3)
     assert {path.name for path in folder.iterdir()} == {
         "posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html", ".hydra",
-        "agreement.csv", "weights.csv", "bacon.csv", "sensitivity.csv", "tables",
+        "agreement.csv", "weights.csv", "bacon.csv", "sensitivity.csv", "parameters.csv", "tables",
     }  # fmt: skip
     assert list(table(folder / "estimands.csv").columns) == COLUMNS
     assert list(table(folder / "comparison.csv").columns) == COMPARISON

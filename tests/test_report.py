@@ -29,7 +29,7 @@ NUISANCE = {
 }
 DIAGNOSTICS = {
     **{"ok": True, "problems": [], "rhat_max": 1.003, "ess_bulk_min": 900.0, "ess_tail_min": 800.0},
-    **{"parameter_rhat_max": 1.004, "divergences": 0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
+    **{"parameter_rhat_max": 1.004, "divergences": 0, "cut_short": 0.0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
     **{"nuisance": NUISANCE, "notes": ["3 rows without outcome dropped"]},
 }
 ORIGIN = report.Origin("python -m src.fit data=toy", "abc123", "0.1", [("seed", "1")])
