@@ -241,9 +241,10 @@ def lines_of(settings: PriorConfig, collapsed: Collapsed) -> list[str]:
         reasons = dict(re.findall(r"^(\w+):.*?#\s*(.+)$", preset.read_text(encoding="utf-8"), re.MULTILINE))
     percent = unit_of(collapsed) == "percent"
     lines = [f"prior={settings.name}, s = {collapsed.s:.3g} {'log points' if percent else 'units of the outcome'}:"]
+    hidden = ("name",) if settings.att is not None or settings.spread is not None else ("name", "sure")
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name != "name" and value is not None:
+        if field.name not in hidden and value is not None:
             lines.append(f"  {field.name}: {value}  {reasons.get(field.name, '')}".rstrip())
     return lines
 
