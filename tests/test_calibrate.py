@@ -21,7 +21,9 @@ FEW = 50
 def plan_of(*overrides) -> Plan:
     command.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Plan(settings(compose("calibrate", ["sampler.draws=500", "sampler.tune=300", *overrides])))
+        return Plan(
+            settings(compose("calibrate", ["data.size=small", "sampler.draws=500", "sampler.tune=300", *overrides]))
+        )
 
 
 def ranks(plan: Plan, n: int = FEW) -> pd.DataFrame:
@@ -138,7 +140,7 @@ def test_around_data_the_posterior_is_given_both():
 def test_the_command_goes_on_where_it_was(tmp_path, capsys):
     folder = tmp_path / "study"
     arguments = [
-        "model=pooled", "likelihood.serial=none", "likelihood.scale=common", "likelihood.shocks=[]", "engine.cores=1",
+        "data.size=small", "model=pooled", "likelihood.serial=none", "likelihood.scale=common", "likelihood.shocks=[]", "engine.cores=1",
         "sampler.draws=200", "progress=false", f"hydra.run.dir={folder}",
     ]  # fmt: skip
     assert call(*arguments, "n=20") in (0, 3)
