@@ -140,7 +140,8 @@ def test_around_data_the_posterior_is_given_both():
 def test_the_command_goes_on_where_it_was(tmp_path, capsys):
     folder = tmp_path / "study"
     arguments = [
-        "data.size=small", "model=pooled", "likelihood.serial=none", "likelihood.scale=common", "likelihood.shocks=[]", "engine.cores=1",
+        "data.size=small", "model=pooled", "likelihood.serial=none", "likelihood.scale=common", "likelihood.shocks=[]",
+        "engine.cores=1",
         "sampler.draws=200", "progress=false", f"hydra.run.dir={folder}",
     ]  # fmt: skip
     assert call(*arguments, "n=20") in (0, 3)
