@@ -79,6 +79,8 @@ def build(
                 if slopes is not None:
                     terms["earlier"] = slopes
                 likelihoods.gaussian(design, terms, evidence[name], priors)
+        for name, one in shared.items():
+            pm.Deterministic(f"{name}_correlation", one.correlation, dims=("equation", "equation_beside"))
     return model
 
 
@@ -96,14 +98,28 @@ class Shared:
 
     Attributes
     ----------
+    factor : tensor, shape (equation, equation)
+        L.
     offsets : tensor, shape (equation, level)
-        Correlated raw deviations.
+        Correlated raw deviations, L raw.
     theta : list of tensor, shape (level,)
         Deviations in every equation so far, whatever way they go.
+    loadings : list of tensor, shape (equation,)
+        Of theta on raw, likewise.
     """
 
+    factor: Any
     offsets: Any
     theta: list[Any] = field(default_factory=list)
+    loadings: list[Any] = field(default_factory=list)
+
+    @property
+    def correlation(self):
+        """Of theta across equations, over what it could be, shape (equation, equation)."""
+        loadings = pt.stack(self.loadings)
+        covariance = pt.dot(loadings, loadings.T)
+        sd = pt.sqrt(pt.diag(covariance))
+        return covariance / pt.outer(sd, sd)
 
 
 def correlated(
@@ -119,8 +135,13 @@ def correlated(
 ):
     """Deviations of the levels of a term in one equation, correlated with those in the others.
 
-        theta_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
-        phi_j = theta_j - sum over l < j of c_jl theta_l
+        phi_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
+        theta_j = phi_j + sum over l < j of c_jl theta_l
+
+    The prior is on phi, what the outcomes before do not carry: it says that effects are tied as errors are, and the
+    data may tell otherwise. With one on theta, effects that are known to differ by little would be drawn to zero twice:
+    once on either outcome. The correlation that is kept is that of theta, sqrt(b_j'b_j b_l'b_l)^-1 b_j'b_l with b the
+    loadings of theta on raw.
 
     A term too small to tell its spread tells no correlation either: its phi stands alone.
 
@@ -150,16 +171,19 @@ def correlated(
         return effects.pooled(block, priors, tails, taken)
     if name not in shared:
         factor = lkj_factor(name, equations)
-        pm.Deterministic(f"{name}_correlation", pt.dot(factor, factor.T), dims=("equation", "equation_beside"))
-        shared[name] = Shared(pt.dot(factor, effects.offsets(name, ("equation", block.dim), tails)))
+        shared[name] = Shared(factor, pt.dot(factor, effects.offsets(name, ("equation", block.dim), tails)))
+    mine = shared[name]
     scale = 1.0 if slopes is None else pm.Data(f"{name}_width", width)
-    theta = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd * scale) * shared[name].offsets[at]
+    sd = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd * scale)
+    phi = sd * mine.offsets[at]
     if block.predictor is not None:
-        theta = theta + effects.predicted(block, priors.predictor * scale)
-    theta = pm.Deterministic(f"{name}_effect", theta, dims=block.dim)
-    before = sum(slopes[k] * one for k, one in enumerate(shared[name].theta)) if slopes is not None else 0.0
-    shared[name].theta.append(theta)
-    return theta - before
+        phi = phi + effects.predicted(block, priors.predictor * scale)
+    theta, loading = phi, sd * mine.factor[at]
+    for k in range(at if slopes is not None else 0):
+        theta, loading = theta + slopes[k] * mine.theta[k], loading + slopes[k] * mine.loadings[k]
+    mine.theta.append(pm.Deterministic(f"{name}_effect", theta, dims=block.dim))
+    mine.loadings.append(loading)
+    return phi
 
 
 def lkj_factor(name: str, size: int):

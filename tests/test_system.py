@@ -131,8 +131,11 @@ def test_the_vine_draws_correlation_matrices_of_the_lkj_law():
         assert abs(drawn[:, i, j].mean()) < 0.03
 
 
+DEVIATES = np.random.default_rng(5).normal(size=(2, 200_000))
+
+
 def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(panel):
-    """theta of both equations from shared offsets; what enters the second is theta_2 - c theta_1."""
+    """phi of both equations from shared offsets; theta_2 = phi_2 + c theta_1, whose correlation is kept."""
     found = collapsed_system(panel, (FIRST, "one"))
     model = model_of(found, together=True)
     terms = [name.removesuffix("_partial") for name in map(str, model.named_vars) if name.endswith("_partial")]
@@ -141,23 +144,23 @@ def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(pa
     point = {v.name: 0.5 * rng.normal(size=np.shape(model.initial_point()[v.name])) for v in model.value_vars}
     names = [f"{prefix}{kind}" for prefix in ("", "one::") for kind in ("theta", *(f"{t}_effect" for t in terms))]
     names += [f"one::sd_{t}" for t in terms] + [f"sd_{t}" for t in terms] + ["one::earlier_slope"]
-    names += [f"{t}_{kind}" for t in terms for kind in ("offset", "correlation")]
+    names += [f"{t}_{kind}" for t in terms for kind in ("offset", "correlation", "partial")]
     compiled = model.compile_fn([model[n] for n in names], inputs=model.value_vars, on_unused_input="ignore")
     values = dict(zip(names, compiled(point), strict=True))
     labels = {prefix: list(model.coords[f"{prefix}column"]) for prefix in ("", "one::")}
     for term in terms:
-        r = values[f"{term}_correlation"][0, 1]
+        r, c = 2 * values[f"{term}_partial"][0] - 1, values["one::earlier_slope"][0]
+        mine, other = values[f"sd_{term}"], values[f"one::sd_{term}"]
         raw = values[f"{term}_offset"]
-        first_, second = (
-            values[f"sd_{term}"] * raw[0],
-            values[f"one::sd_{term}"] * (r * raw[0] + np.sqrt(1 - r**2) * raw[1]),
-        )
-        np.testing.assert_allclose(values[f"{term}_effect"], first_)
-        np.testing.assert_allclose(values[f"one::{term}_effect"], second)
+        theta, phi = mine * raw[0], other * (r * raw[0] + np.sqrt(1 - r**2) * raw[1])
+        np.testing.assert_allclose(values[f"{term}_effect"], theta)
+        np.testing.assert_allclose(values[f"one::{term}_effect"], phi + c * theta)
         at = {p: [k for k, label in enumerate(labels[p]) if label.partition("[")[0] == term] for p in labels}
-        np.testing.assert_allclose(values["theta"][at[""]], first_)
-        phi = second - values["one::earlier_slope"][0] * first_
+        np.testing.assert_allclose(values["theta"][at[""]], theta)
         np.testing.assert_allclose(values["one::theta"][at["one::"]], phi)
+        covariance = np.cov(np.array([[mine, 0.0], [other * r + c * mine, other * np.sqrt(1 - r**2)]]) @ DEVIATES)
+        kept = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+        assert values[f"{term}_correlation"][0, 1] == pytest.approx(kept, abs=0.01)
 
 
 def test_what_is_kept_of_an_equation_bears_its_name_and_its_units(found):
