@@ -9,8 +9,6 @@ sampler that has not converged.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -19,14 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.command import UserError, command, home, say
-from src.config import CalibrateConfig
+from src.config import CalibrateConfig, exposure_entries
 from src.panel import count
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-
-    from src.simulate import Plan
 
 LEVEL = 0.01  # of the adjusted p value
 KEYS = ["quantity", "group", "level"]
@@ -39,14 +35,16 @@ def calibrate(config: CalibrateConfig) -> int:
     """Run the study and write its folder; 0 where all ranks are uniform, 1 where nothing could be done, else 3."""
     from src import trace
     from src.engine import opened
-    from src.recover import finished, load, replications, run_all
+    from src.recover import claimed, finished, load, replications, run_all
     from src.simulate import Plan, attempted
     from src.terminal import console
 
     check(config)
     plan = Plan(config)
-    folder = claimed(plan, config)
-    missing = [r for r in range(config.n) if r not in finished(folder)]
+    name = plan.name()
+    folder = claimed(home("calibrate", config.data.name, config.model.name, name), name, plan, config.refit)
+    kept = finished(folder)
+    missing = [r for r in range(config.n) if r not in kept]
     out = console()
     out.print(heading(config, config.n))
     if len(missing) < config.n:
@@ -93,38 +91,8 @@ def check(config: CalibrateConfig) -> None:
         raise UserError(
             "src.calibrate needs all rows in memory: raise engine.rows_in_memory, or take a part of the units"
         )
-    from src.config import exposure_entries
-
     if any(entry.kernel == "learned" for entry in exposure_entries(config.data).values()):
         raise UserError("a learned kernel is not drawn from its prior here: give the kernel a scale")
-
-
-def claimed(plan: Plan, config: CalibrateConfig) -> Path:
-    """The folder of the study, with its settings in it.
-
-    Raises
-    ------
-    UserError
-        It holds another study.
-    """
-    from src import trace
-    from src.recover import replications
-
-    name = plan.name()
-    folder = home("calibrate", config.data.name, config.model.name, name)
-    record = folder / "study.json"
-    other = json.loads(record.read_text())["study"] if record.exists() else None
-    if other not in (None, name) and not config.refit:
-        raise UserError(
-            f"{folder} holds another study ({other}, this one is {name}): give another hydra.run.dir, or refit=true to "
-            "replace it"
-        )
-    if config.refit:
-        shutil.rmtree(replications(folder), ignore_errors=True)
-    replications(folder).mkdir(parents=True, exist_ok=True)
-    facts = {"study": name, "settings": plan.settings(), "libraries": trace.library_versions()}
-    trace.write(json.dumps(facts, indent=2, default=str), record)
-    return folder
 
 
 def heading(config: CalibrateConfig, simulations: int) -> str:

@@ -67,9 +67,9 @@ def elicited(prior: PriorConfig, priors: Priors, collapsed: Collapsed, build: Ca
 
     if excess(LEAST * widest) < 0:
         raise UserError(
-            f"prior.att={[*prior.att]}: what cohorts, groups and time since adoption may add to the average effect has "
-            f"an SD of {rest.std():.3g} residual SDs a priori, more than the statement allows: lower prior.fixed, "
-            "prior.path, prior.spread (or prior.sd), or say less"
+            f"prior.att={[*prior.att]}: what groups, cohorts and exposures may add to the average effect has an SD of "
+            f"{rest.std():.3g} residual SDs a priori, more than the statement allows: lower prior.fixed, "
+            "prior.difference, prior.spread (or prior.sd), or say less"
         )
     sd = brentq(excess, LEAST * widest, 2 * widest)
     return replace(priors, centre=centre, mu=float(sd))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from src.engine import Engine
     from src.replicate import Failure, Study
+    from src.simulate import Plan
 
     type Work = Callable[[int], pd.DataFrame | Failure]
 
@@ -117,7 +118,7 @@ def rehearse(study: Study) -> None:
         errors_of(config, regression)
 
 
-def claimed(folder: Path, name: str, study: Study, refit: bool) -> Path:
+def claimed(folder: Path, name: str, study: Study | Plan, refit: bool) -> Path:
     """The folder, with the settings of the study in it, if it is free or holds this very study.
 
     Raises

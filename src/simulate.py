@@ -107,8 +107,8 @@ def attempted(plan: Plan, r: int) -> pd.DataFrame | Failure:
 
 def simulated(plan: Plan, r: int) -> pd.DataFrame:
     """Ranks of simulation r: simulation, quantity, group, level, pit; attributes with the number of divergences."""
-    config = plan.config
-    setting = once(plan.name(), "setting", partial(setting_of, config))
+    config, name = plan.config, plan.name()
+    setting = once(name, "setting", partial(setting_of, config))
     collapsed, s = setting.collapsed, setting.collapsed.s
     rng = np.random.default_rng([config.seed, r, 23])
     truth = drawn(plan, setting, r)
