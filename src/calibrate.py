@@ -36,12 +36,12 @@ def calibrate(config: CalibrateConfig) -> int:
     from src import trace
     from src.engine import opened
     from src.recover import claimed, finished, load, replications, run_all
-    from src.simulate import Plan, attempted
+    from src.simulate import attempted, planned
     from src.terminal import console
 
     check(config)
-    plan = Plan(config)
-    name = plan.name()
+    plan = planned(config)
+    name = plan.name
     folder = claimed(home("calibrate", config.data.name, config.model.name, name), name, plan, config.refit)
     kept = finished(folder)
     missing = [r for r in range(config.n) if r not in kept]

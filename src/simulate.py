@@ -21,7 +21,7 @@ import json
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -54,18 +54,27 @@ SOURCES = ("estimand", "average", "spillover", "tally", "identify", "predictive"
 
 @dataclass(frozen=True)
 class Plan:
-    """All that determines a simulation but its number."""
+    """All that determines a simulation but its number.
+
+    Attributes
+    ----------
+    config : CalibrateConfig
+    sha256 : str
+        Of the data.
+    """
 
     config: CalibrateConfig
+    sha256: str
 
     def settings(self) -> dict:
         """As plain values, without what cannot change a number."""
         return {name: value for name, value in posterior_settings(self.config).items() if name != "n"}
 
+    @cached_property
     def name(self) -> str:
-        """Hash of the settings and of the code."""
+        """Hash of the settings, of the data and of the code."""
         code = trace.code_version(*(f"src/{source}.py" for source in SOURCES))
-        text = json.dumps([self.settings(), self.config.data.path, code], sort_keys=True, default=str)
+        text = json.dumps([self.settings(), self.sha256, code], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -97,6 +106,20 @@ class Setting:
     data: CrossProducts | None
 
 
+def planned(config: CalibrateConfig) -> Plan:
+    """The plan for the data as they are, whose mistakes die here and not in every simulation.
+
+    Raises
+    ------
+    UserError, PanelError
+        The data or settings that do not go with them.
+    """
+    panel, shares, _ = load(config)
+    regression, _ = build_design(panel, shares, needs_units(config))
+    errors_of(config, regression)
+    return Plan(config, panel.sha256)
+
+
 def attempted(plan: Plan, r: int) -> pd.DataFrame | Failure:
     """Ranks of simulation r, or why there are none."""
     try:
@@ -107,7 +130,7 @@ def attempted(plan: Plan, r: int) -> pd.DataFrame | Failure:
 
 def simulated(plan: Plan, r: int) -> pd.DataFrame:
     """Ranks of simulation r: simulation, quantity, group, level, pit; attributes with the number of divergences."""
-    config, name = plan.config, plan.name()
+    config, name = plan.config, plan.name
     setting = once(name, "setting", partial(setting_of, config))
     collapsed, s = setting.collapsed, setting.collapsed.s
     rng = np.random.default_rng([config.seed, r, 23])
@@ -174,8 +197,8 @@ def drawn(plan: Plan, setting: Setting, r: int) -> xr.Dataset:
     if setting.data is None:
         block, position = divmod(r, BLOCK)
         make = partial(sample.draw_prior, setting.model, (STRIDE * seed + block) % SEEDS, BLOCK)
-        return once(plan.name(), f"prior {block}", make).isel(draw=[position])
-    draws = once(plan.name(), "posterior", partial(drawn_around, setting, seed))
+        return once(plan.name, f"prior {block}", make).isel(draw=[position])
+    draws = once(plan.name, "posterior", partial(drawn_around, setting, seed))
     rng = np.random.default_rng([seed, r, 29])
     return draws.isel({dim: [int(rng.integers(draws.sizes[dim]))] for dim in ("chain", "draw")})
 

@@ -12,18 +12,21 @@ from hydra import compose, initialize_config_dir
 
 from src import calibrate, command, fit, simulate
 from src.command import CONF, UserError, settings
+from src.config import CalibrateConfig
 from src.errors import Errors
 from src.simulate import Plan
 
 FEW = 50
 
 
-def plan_of(*overrides) -> Plan:
+def config_of(*overrides) -> CalibrateConfig:
     command.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Plan(
-            settings(compose("calibrate", ["data.size=small", "sampler.draws=500", "sampler.tune=300", *overrides]))
-        )
+        return settings(compose("calibrate", ["sampler.draws=500", "sampler.tune=300", *overrides]))
+
+
+def plan_of(*overrides) -> Plan:
+    return simulate.planned(config_of("data.size=small", *overrides))
 
 
 def ranks(plan: Plan, n: int = FEW) -> pd.DataFrame:
@@ -159,6 +162,26 @@ def test_the_command_goes_on_where_it_was(tmp_path, capsys):
     assert "holds another study" in capsys.readouterr().err
 
 
+def test_another_file_is_another_study(tmp_path, capsys):
+    arguments = [
+        "data=csv", f"data.path={tmp_path / 'panel.csv'}", "data.unit=unit", "data.time=year", "data.cohort=first",
+        "data.outcome=y", "data.groups={}", "data.exposures={}", "model=pooled",
+    ]  # fmt: skip
+    rows = [(unit, year, 3 if unit < 4 else 0) for unit in range(9) for year in range(6)]
+    frame = pd.DataFrame(rows, columns=["unit", "year", "first"])
+    names = []
+    for seed in (0, 1, 1):
+        values = np.random.default_rng(seed).standard_normal(len(frame))
+        frame.assign(y=values).to_csv(tmp_path / "panel.csv", index=False)
+        names.append(simulate.planned(config_of(*arguments)).name)
+    assert names[0] != names[1] == names[2]
+    frame.drop(columns="first").to_csv(tmp_path / "panel.csv", index=False)
+    folder = tmp_path / "study"
+    assert call(*arguments, f"hydra.run.dir={folder}") == 2
+    assert "first" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -168,7 +191,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, capsys):
 )
 def test_what_cannot_be_simulated(settings, words):
     with pytest.raises(UserError, match=words):
-        calibrate.check(plan_of(*settings).config)
+        calibrate.check(config_of(*settings))
 
 
 def test_shocks_are_drawn_where_the_likelihood_has_them():
