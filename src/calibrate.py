@@ -77,16 +77,10 @@ def check(config: CalibrateConfig) -> None:
     ------
     UserError
     """
-    from src.fit import counts_events, order_of
+    from src.fit import order_of
     from src.stream import is_streamed
 
-    if len(order_of(config)) > 1:
-        raise UserError(f"model={config.model.name}: models of one outcome are simulated: use hier, pooled or nopool")
-    if counts_events(config.likelihood):
-        raise UserError(
-            f"likelihood={config.likelihood.name}: counts are brought to their evidence by approximation, and ranks of "
-            "those are not looked at yet: src.recover says how their intervals cover"
-        )
+    order_of(config)
     if is_streamed(config.data, config.engine.rows_in_memory):
         raise UserError(
             "src.calibrate needs all rows in memory: raise engine.rows_in_memory, or take a part of the units"

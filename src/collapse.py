@@ -163,12 +163,16 @@ def collapse_counts(
         size = counted.levels.height if height is None else height
         trait = standardised(size, regression.adopters) if units else None
         regression = with_traits(regression, trait, counted.nuisance.onset)
+    evidence, conditional = without_periods_and_covariates(products_of_sites(regression, counted), regression.design)
+    return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, plain, counted.levels)
+
+
+def products_of_sites(regression: Regression, counted: counts.Counted) -> CrossProducts:
+    """Cross-products that the sites of counts leave, shocks integrated out."""
     panel, shocks, periods = regression.panel, list(counted.nuisance.shocks.values()), regression.frame.periods
     columns = sp.csr_array(sp.hstack([*(shock_columns(panel, shock, periods) for shock in shocks), regression.matrix]))
     products = LOG_POINTS**2 * counts.products_of(columns, counted.information, counted.moment)  # sigma is s
-    cross = replace(without_shocks(products, periods, shocks, 0.0), sigma_known=True)
-    evidence, conditional = without_periods_and_covariates(cross, regression.design)
-    return Collapsed(regression, evidence, conditional, LOG_POINTS, counted.nuisance, notes, plain, counted.levels)
+    return replace(without_shocks(products, periods, shocks, 0.0), sigma_known=True)
 
 
 def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
@@ -183,10 +187,28 @@ def with_common_scale(collapsed: Collapsed, errors: Errors) -> Collapsed:
     return replace(collapsed, evidence=evidence, conditional=conditional, nuisance=nuisance)
 
 
-def with_outcome(collapsed: Collapsed, errors: Errors, outcome: np.ndarray) -> Collapsed:
-    """The same regression and errors with another outcome, shape (row,): nothing is estimated anew."""
+def with_outcome(
+    collapsed: Collapsed,
+    errors: Errors,
+    outcome: np.ndarray,
+    terms: tuple[str, ...] = (),
+    share: np.ndarray | None = None,
+) -> Collapsed:
+    """The same regression and errors with another outcome, shape (row,): nothing of the errors is estimated anew.
+
+    Of counts, sites are taken anew: `terms` as of `collapse`, `share` the probability of each variance of the
+    disturbance, shape (unit, grid point).
+    """
     regression = replace(collapsed.regression, panel=replace(collapsed.regression.panel, outcome=outcome))
-    cross = weighted_products(regression) if errors.plain else whitened_products(regression, collapsed.nuisance)
+    if errors.events:
+        assert share is not None
+        nuisance = replace(collapsed.nuisance, onset=1.0)  # the columns have it already
+        counted = counts.estimate(regression, errors, LOG_POINTS, terms, counts.Known(nuisance, share))
+        cross = products_of_sites(regression, counted)
+    elif errors.plain:
+        cross = weighted_products(regression)
+    else:
+        cross = whitened_products(regression, collapsed.nuisance)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
     return replace(collapsed, regression=regression, evidence=evidence, conditional=conditional)
 

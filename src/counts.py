@@ -102,7 +102,24 @@ class Counted:
     levels: Levels
 
 
-def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = ()) -> Counted:
+@dataclass(frozen=True)
+class Known:
+    """What is known of the disturbance where nothing of it is estimated.
+
+    Attributes
+    ----------
+    nuisance : Nuisance
+    share : array, shape (unit, grid point)
+        Probability of each omega, of all units of the panel.
+    """
+
+    nuisance: Nuisance
+    share: np.ndarray
+
+
+def estimate(
+    regression: Regression, errors: Errors, s: float, terms: tuple[str, ...] = (), known: Known | None = None
+) -> Counted:
     """Nuisance parameters of the disturbance, and the sites at them.
 
     Parameters
@@ -115,6 +132,8 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     terms : tuple of str
         Blocks of tau of a model that pools nothing: the sites are then taken at its own estimate, under flat priors.
         None: at an estimate that pools everything.
+    known : Known, optional
+        At which the sites are then taken: passes move f alone.
     """
     panel = regression.panel
     work = Workspace.of(regression, errors, 1.0, terms)
@@ -123,7 +142,9 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
     omega = OMEGA[:1] if errors.scale == "none" else OMEGA
     serial = errors.serial == "ar1" and len(omega) > 1
     now = replace(starting(layout, errors, len(panel.units)), rho=0.3 if serial else 0.0, nu=np.inf)
-    if terms:
+    if known is not None:
+        now, serial = known.nuisance, False
+    elif terms:
         now = replace(now, spreads=now.spreads | dict.fromkeys(terms, FLAT))
     ever = work.ever[counts.unit]
     masses = np.full((2, len(omega)), 1 / len(omega))
@@ -144,7 +165,10 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         if serial and done > 1:
             now = replace(now, rho=better_rho(now.rho, sites, masses[ever.astype(int)], tried))
         sites, bounds = tried(now.rho, sites)
-        masses, share = better_masses(bounds, masses, ever, errors.scale == "common")
+        if known is None:
+            masses, share = better_masses(bounds, masses, ever, errors.scale == "common")
+        else:
+            share = known.share[counts.unit]
         prior = Prior.of(counts, now.rho)
         information, moment = evidence(sites, counts, prior, omega, padded, share, len(offset))
         moment = moment - information @ offset
@@ -154,21 +178,25 @@ def estimate(regression: Regression, errors: Errors, s: float, terms: tuple[str,
         step = felt[:, 0] + offset - f
         step *= min(1.0, MOST_MOVED / max(np.abs(step[counts.row[counts.real]]).max(), 1e-9))
         f, spread = f + step, felt[:, 1:]
-        spreads = now.spreads
-        now = renewed(work, coefficients, now, information, moment, felt, s)
-        now = replace(now, spreads=spreads) if terms else now
-        moved = max(distance(before, now), float(np.abs(step[counts.row[counts.real]]).max()) / 5)
-    now = replace(described(now, omega, masses, errors, s), passes=done, settled=bool(moved <= SETTLED))
-    known = np.ones(len(offset))
-    if np.isfinite(now.nu):
+        if known is None:
+            spreads = now.spreads
+            now = renewed(work, coefficients, now, information, moment, felt, s)
+            now = replace(now, spreads=spreads) if terms else now
+        moved = float(np.abs(step[counts.row[counts.real]]).max()) / 5
+        moved = moved if known is not None else max(distance(before, now), moved)
+    if known is None:
+        now = described(now, omega, masses, errors, s)
+    now = replace(now, passes=done, settled=bool(moved <= SETTLED))
+    told = np.ones(len(offset))
+    if known is None and np.isfinite(now.nu):
         free = (np.bincount(panel.unit) - 1)[panel.unit]
-        known = (now.nu + free) / (now.nu + free + 2)
+        told = (now.nu + free) / (now.nu + free + 2)
     shocked, own = (
         s * work.columns[:, some] @ coefficients[some, 0]
         for some in (slice(layout.shocked), layout.blocks.get("unit", slice(0)))
     )
     levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
-    return Counted(now, sp.csr_array(sp.diags_array(known) @ information), known * moment, levels)
+    return Counted(now, sp.csr_array(sp.diags_array(told) @ information), told * moment, levels)
 
 
 def without_events(panel: Panel) -> list[str]:

@@ -1,17 +1,17 @@
 """One simulation for a study of the machinery itself: where what was drawn ranks among draws of the posterior.
 
     theta ~ prior ──▶ y = X theta + shocks + errors ──▶ evidence ──▶ draws of the posterior ──▶ ranks of theta
+                      (src.redraw)
 
 If theta comes from the prior, and all code from the outcome to the draws is right, the rank of any function of theta
 and y among the same function of the draws is uniform (Talts et al. 2018). Around data y0 the same holds with the
 posterior given y0 in the place of the prior, and that given y0 and y in the place of the posterior (Säilynoja et al.
 2025): faults show where the posterior is.
 
-What the model does not draw is given to it at the values that y is drawn with: s, rho, scales of units, shocks and
-onset, all as they were estimated from the data. Effects of units, periods and covariates are flat in the model, so
-that they may be anything: they are zero. The functions are all estimands, spreads and slopes; the log likelihood, how
-well treated rows are fitted, and the average effect times the mean treated outcome, which look at y, too (Modrák et al.
-2025).
+What the model does not draw is given to it at the values that y is drawn with; see src.redraw. Of several outcomes,
+each is drawn given those before. The functions are all estimands, spreads, slopes and correlations; the log likelihood,
+how well treated rows are fitted, and the average effect times the mean treated outcome, which look at y, too (Modrák et
+al. 2025).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,18 @@ import xarray as xr
 from models.inputs import CrossProducts
 from src import estimand, sample, trace
 from src.average import Average
-from src.collapse import Collapsed, collapse, with_outcome
 from src.config import SEEDS, CalibrateConfig
 from src.design import build_design
 from src.diagnose import is_judged_alone
+from src.equations import part
 from src.errors import Errors
-from src.fit import build_model, errors_of, has_units, load, needs_units, posterior_settings
-from src.panel import Panel, in_one_line
-from src.predictive import shocks
+from src.fit import build_model, collapsed_system, errors_of, load, needs_units, posterior_settings, unpooled
+from src.panel import in_one_line
+from src.redraw import Redrawn, evidence_of, redrawn, treated_fit
 from src.replicate import Failure
-from src.system import only
+from src.system import FIRST, MARK, Equation, first
+
+type Key = tuple[str, str, str]
 
 BLOCK = 500  # draws from the prior at a time
 RANKS = 100  # draws that a rank is among: few of many, so that they hardly depend on each other
@@ -49,7 +52,7 @@ STRIDE = 100_000  # seeds of one study do not reach those of the next
 AROUND = (1000, 1000, 4)  # draws, tuning, chains of the posterior of the data
 COLUMNS = ["simulation", "quantity", "group", "level", "pit"]
 OF_DATA = ("log_likelihood", "treated_fit", "att_times_treated_mean")
-SOURCES = ("estimand", "average", "spillover", "tally", "identify", "predictive", "simulate")
+SOURCES = ("estimand", "average", "spillover", "tally", "identify", "predictive", "equations", "redraw", "simulate")
 
 
 @dataclass(frozen=True)
@@ -84,26 +87,29 @@ class Setting:
 
     Attributes
     ----------
-    collapsed : Collapsed
+    system : tuple of Equation
         The data.
     errors : Errors
+    terms : tuple of str
+        As of `src.collapse.collapse`.
     model, compiled
         The model, and the machine code of its density.
-    columns : array of int, shape (column,)
-        Of the model's coefficients in the design.
-    found : list of Average
-        Identified estimands.
-    data : CrossProducts, optional
-        That coefficients are drawn given, where they are not drawn from the prior.
+    columns : dict of str to array of int, shape (column,)
+        Of the model's coefficients in the design of each equation.
+    found : dict of str to list of Average
+        Estimands in each equation, the same ones: those that are identified in all.
+    data : dict of str to CrossProducts
+        That coefficients are drawn given; empty where they are drawn from the prior.
     """
 
-    collapsed: Collapsed
+    system: tuple[Equation, ...]
     errors: Errors
+    terms: tuple[str, ...]
     model: Any
     compiled: Any
-    columns: np.ndarray
-    found: list[Average]
-    data: CrossProducts | None
+    columns: dict[str, np.ndarray]
+    found: dict[str, list[Average]]
+    data: dict[str, CrossProducts]
 
 
 def planned(config: CalibrateConfig) -> Plan:
@@ -132,21 +138,18 @@ def simulated(plan: Plan, r: int) -> pd.DataFrame:
     """Ranks of simulation r: simulation, quantity, group, level, pit; attributes with the number of divergences."""
     config, name = plan.config, plan.name
     setting = once(name, "setting", partial(setting_of, config))
-    collapsed, s = setting.collapsed, setting.collapsed.s
     rng = np.random.default_rng([config.seed, r, 23])
     truth = drawn(plan, setting, r)
-    outcome = outcome_of(setting, truth, rng)
-    new = with_outcome(collapsed, setting.errors, outcome).evidence.rescale(s).take(setting.columns)
-    whole = new if setting.data is None else new + setting.data
-    given = {"gram": whole.gram, "moment": whole.moment, "square": whole.square, "dof": whole.dof}
-    known = {variable.name for variable in setting.compiled.shared_var_keys}
-    compiled = setting.compiled.with_data(**{name: value for name, value in given.items() if name in known})
+    new: dict[str, Redrawn] = {}
+    for equation in setting.system:
+        before = [one.outcome for one in new.values()]
+        new[equation.name] = redrawn(equation, setting.errors, setting.terms, part(truth, equation), before, rng)
     sampler = config.sampler
     options = (sampler.draws, sampler.tune, sampler.chains, 1, sampler.target_accept)
+    compiled = setting.compiled.with_data(**evidence_for(setting, new))
     tree = sample.draw_compiled(compiled, *options, (STRIDE * config.seed + r) % SEEDS, False)
     posterior = thinned(tree["posterior"].to_dataset())
-    treated = treated_products(setting, outcome)
-    theirs, mine = (functions(one, setting, new, treated, outcome) for one in (posterior, truth))
+    theirs, mine = (functions(one, setting, new) for one in (posterior, truth))
     pit = {
         key: (np.sum(values < mine[key]) + rng.random()) / (len(values) + 1)
         for key, values in theirs.items()
@@ -155,6 +158,18 @@ def simulated(plan: Plan, r: int) -> pd.DataFrame:
     frame = pd.DataFrame([(r, *key, value) for key, value in pit.items()], columns=COLUMNS)
     frame.attrs = {"divergences": sample.divergences(tree)}
     return frame
+
+
+def evidence_for(setting: Setting, new: dict[str, Redrawn]) -> dict[str, np.ndarray]:
+    """What the compiled model is told: the new outcomes, and the data where coefficients are drawn given these."""
+    known = {variable.name for variable in setting.compiled.shared_var_keys}
+    told: dict[str, np.ndarray] = {}
+    for equation in setting.system:
+        whole = evidence_of(new[equation.name], setting.columns[equation.name])
+        if setting.data:
+            whole = whole + setting.data[equation.name]
+        told |= {equation.named(name): getattr(whole, name) for name in ("gram", "moment", "square", "dof")}
+    return {name: value for name, value in told.items() if name in known}
 
 
 @lru_cache(maxsize=1)
@@ -176,25 +191,44 @@ def setting_of(config: CalibrateConfig) -> Setting:
     panel, shares, _ = load(config)
     regression, _ = build_design(panel, shares, needs_units(config))
     errors = errors_of(config, regression)
-    collapsed = collapse(regression, errors, own=has_units(config))
-    model = build_model(config, only(collapsed), None)
-    wanted = [name for name in map(str, model.named_vars) if name in ("theta", "sigma") or is_judged_alone(name)]
-    compiled = sample.compile_model(model, tuple(wanted))
-    labels = {label: k for k, label in enumerate(collapsed.regression.design.all_labels)}
-    used = [str(label) for label in model.coords["column"] or ()]
-    columns = np.array([labels[label] for label in used])
-    terms = tuple(dict.fromkeys(label.partition("[")[0] for label in used))
-    found = [a for a in estimand.averages(collapsed.regression, collapsed.evidence, terms) if a.identified]
-    data = None
+    system = collapsed_system(config, regression, shares, errors)
+    model = build_model(config, system, None)
+    names = [name for name in map(str, model.named_vars) if is_kept(name)]
+    compiled = sample.compile_model(model, tuple(names))
+    columns, every = {}, {}
+    for equation in system:
+        collapsed, dim = equation.collapsed, equation.named("column")
+        used = [str(label) for label in model.coords[dim] or ()]
+        labels = {label: k for k, label in enumerate(collapsed.regression.design.all_labels)}
+        columns[equation.name] = np.array([labels[label] for label in used])
+        terms = tuple(dict.fromkeys(label.partition("[")[0] for label in used))
+        terms = tuple(term for term in terms if term != "earlier")
+        every[equation.name] = estimand.averages(collapsed.regression, collapsed.evidence, terms)
+    told = [all(average.identified for average in one) for one in zip(*every.values(), strict=True)]
+    found = {
+        name: [average for average, known in zip(mine, told, strict=True) if known] for name, mine in every.items()
+    }
+    data = {}
     if config.around == "posterior":
-        data = collapsed.evidence.rescale(collapsed.s).take(columns)
-    return Setting(collapsed, errors, model, compiled, columns, found, data)
+        data = {one.name: one.collapsed.evidence.rescale(one.collapsed.s).take(columns[one.name]) for one in system}
+    return Setting(system, errors, unpooled(config, regression), model, compiled, columns, found, data)
+
+
+def is_kept(name: str) -> bool:
+    """Whether draws of a variable of the model are wanted."""
+    bare = name.rpartition(MARK)[2]
+    return bare in ("theta", "sigma") or is_ranked(bare)
+
+
+def is_ranked(bare: str) -> bool:
+    """Whether a variable without the name of its equation is among the functions."""
+    return is_judged_alone(bare) or bare.endswith("_correlation")
 
 
 def drawn(plan: Plan, setting: Setting, r: int) -> xr.Dataset:
     """What simulation r starts from: one draw, dims chain and draw first, in units of s."""
     seed = plan.config.seed
-    if setting.data is None:
+    if not setting.data:
         block, position = divmod(r, BLOCK)
         make = partial(sample.draw_prior, setting.model, (STRIDE * seed + block) % SEEDS, BLOCK)
         return once(plan.name, f"prior {block}", make).isel(draw=[position])
@@ -210,33 +244,6 @@ def drawn_around(setting: Setting, seed: int) -> xr.Dataset:
     return tree["posterior"].to_dataset()
 
 
-def outcome_of(setting: Setting, truth: xr.Dataset, rng: np.random.Generator) -> np.ndarray:
-    """An outcome, shape (row,): X theta, shocks to levels and periods, serially correlated errors of unequal scale."""
-    collapsed, nuisance = setting.collapsed, setting.collapsed.nuisance
-    panel, s = collapsed.regression.panel, collapsed.s
-    theta = truth["theta"].to_numpy().ravel()
-    sigma = float(truth["sigma"].to_numpy().ravel()[0]) if "sigma" in truth else 1.0
-    mean = s * (collapsed.regression.matrix[:, setting.columns] @ theta)
-    if setting.errors.plain:
-        return mean + s * sigma * rng.standard_normal(len(mean)) / np.sqrt(panel.weight)
-    for shock in nuisance.shocks.values():
-        mean = mean + shocks(panel, shock, sigma * s, rng)
-    scale = s * sigma / np.sqrt(nuisance.weight[panel.unit] * panel.weight)
-    return mean + scale * serial_errors(panel, nuisance.rho, rng)
-
-
-def serial_errors(panel: Panel, rho: float, rng: np.random.Generator) -> np.ndarray:
-    """AR(1) of unit variance within units, exact across gaps, shape (row,)."""
-    found = rng.standard_normal(len(panel.unit))
-    first = np.flatnonzero(np.r_[True, np.diff(panel.unit) != 0])
-    slot = np.arange(len(found)) - first[panel.unit]
-    for k in range(1, int(slot.max()) + 1):
-        rows = np.flatnonzero(slot == k)
-        kept = float(rho) ** (panel.time[rows] - panel.time[rows - 1])
-        found[rows] = kept * found[rows - 1] + np.sqrt(1 - kept**2) * found[rows]
-    return found
-
-
 def moves(values: np.ndarray) -> bool:
     """Whether there is anything to rank: a contrast under one effect for all, say, is zero in every draw."""
     return bool(np.ptp(values) > STILL * np.abs(values).max())
@@ -248,39 +255,69 @@ def thinned(posterior: xr.Dataset) -> xr.Dataset:
     return posterior.isel(draw=slice(step - 1, None, step))
 
 
-def treated_products(setting: Setting, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """X'X and X'y of treated rows, the outcome less the mean of its unit, over s^2."""
-    regression, s = setting.collapsed.regression, setting.collapsed.s
-    panel = regression.panel
-    mean = np.bincount(panel.unit, outcome) / np.bincount(panel.unit)
-    rows = panel.treated
-    matrix, left = regression.matrix[rows][:, setting.columns], (outcome - mean[panel.unit])[rows] / s
-    return (matrix.T @ matrix).toarray(), matrix.T @ left
-
-
-def functions(
-    draws: xr.Dataset, setting: Setting, new: CrossProducts, treated: tuple[np.ndarray, np.ndarray], outcome: np.ndarray
-) -> dict[tuple[str, str, str], np.ndarray]:
+def functions(draws: xr.Dataset, setting: Setting, new: dict[str, Redrawn]) -> dict[Key, np.ndarray]:
     """All functions whose ranks are looked at, shape (draw,) each, by quantity, group and level."""
-    theta = draws["theta"].transpose("chain", "draw", "column")
-    flat = theta.to_numpy().reshape(-1, theta.sizes["column"])
-    sigma = draws["sigma"].to_numpy().ravel() if "sigma" in draws else np.ones(len(flat))
-    weights = np.array([average.weights[setting.columns] for average in setting.found])
-    values = flat @ weights.T
-    keys = [(average.estimand, average.group or "", average.level or "") for average in setting.found]
-    found = dict(zip(keys, values.T, strict=True))
-    for name in (name for name in map(str, draws.data_vars) if name not in ("theta",) and is_judged_alone(name)):
-        variable = draws[name].transpose("chain", "draw", ...)
-        levels = [dim for dim in variable.dims if dim not in ("chain", "draw")]
-        labels = [str(label) for label in variable[levels[0]].to_numpy()] if levels else [""]
-        for label, column in zip(labels, variable.to_numpy().reshape(len(flat), -1).T, strict=True):
-            found[name, "", label] = column
-    misfit = new.square - 2 * flat @ new.moment + np.einsum("di,ij,dj->d", flat, new.gram, flat)
-    gram, moment = treated
-    rows = setting.collapsed.regression.panel.treated
-    of_data = (
-        -new.dof * np.log(sigma) - misfit / (2 * sigma**2),
-        (flat @ moment - np.einsum("di,ij,dj->d", flat, gram, flat) / 2) / sigma**2,
-        found["att", "", ""] * outcome[rows].mean() if ("att", "", "") in found else np.zeros(len(flat)),
-    )
-    return found | {(name, "", ""): values for name, values in zip(OF_DATA, of_data, strict=True)}
+    found: dict[Key, np.ndarray] = {}
+    totals: list[np.ndarray] = []
+    size = draws.sizes["chain"] * draws.sizes["draw"]
+    likelihood, fit = np.zeros(size), np.zeros(size)
+    for equation in setting.system:
+        mine, one, columns = part(draws, equation), new[equation.name], setting.columns[equation.name]
+        theta = mine["theta"].transpose("chain", "draw", "column").to_numpy().reshape(size, -1)
+        sigma = mine["sigma"].to_numpy().ravel() if "sigma" in mine else np.ones(size)
+        totals.append(total(equation, theta, columns, setting.found[equation.name], totals, mine))
+        for average, values in zip(setting.found[equation.name], totals[-1].T, strict=True):
+            found[equation.named(average.estimand), average.group or "", average.level or ""] = values
+        found |= {(equation.named(name), "", level): values for (name, level), values in alone(mine, size).items()}
+        evidence = evidence_of(one, columns)
+        misfit = evidence.square - 2 * theta @ evidence.moment + np.einsum("di,ij,dj->d", theta, evidence.gram, theta)
+        likelihood += -evidence.dof * np.log(sigma) - misfit / (2 * sigma**2)
+        fit += treated_fit(one, setting.errors, columns, theta, sigma)
+    treated = new[FIRST].outcome[first(setting.system).collapsed.regression.panel.treated]
+    with_treated = found["att", "", ""] * treated.mean() if ("att", "", "") in found else np.zeros(size)
+    of_data = zip(OF_DATA, (likelihood, fit, with_treated), strict=True)
+    return found | {(name, "", ""): values for name, values in of_data}
+
+
+def total(
+    equation: Equation,
+    theta: np.ndarray,
+    columns: np.ndarray,
+    found: list[Average],
+    before: list[np.ndarray],
+    mine: xr.Dataset,
+) -> np.ndarray:
+    """Effects on the outcome of an equation whatever way they go, shape (draw, estimand), in units of the outcome.
+
+    Parameters
+    ----------
+    equation : Equation
+    theta : array, shape (draw, column)
+        In units of s.
+    columns : array of int, shape (column,)
+    found : list of Average
+    before : list of array, shape (draw, estimand)
+        The same on the outcomes before.
+    mine : Dataset
+        Draws of the equation.
+    """
+    s = equation.collapsed.s
+    values = s * theta @ np.array([average.weights[columns] for average in found]).T
+    if equation.is_share:
+        return values + before[-1]
+    if equation.earlier:
+        slopes = mine["earlier_slope"].transpose("chain", "draw", ...).to_numpy().reshape(len(theta), -1)
+        values = values + sum(s / scale * slopes[:, [k]] * before[k] for k, scale in enumerate(equation.scale))
+    return values
+
+
+def alone(mine: xr.Dataset, size: int) -> dict[tuple[str, str], np.ndarray]:
+    """Spreads, slopes and correlations of an equation, shape (draw,) each, by name and level."""
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for name in (name for name in map(str, mine.data_vars) if is_ranked(name)):
+        variable = mine[name].transpose("chain", "draw", ...)
+        columns = variable.to_numpy().reshape(size, -1).T
+        dims = [variable[dim].to_numpy() for dim in variable.dims[2:]]
+        labels = [":".join(map(str, label)) for label in product(*dims)]
+        found |= {(name, label): column for label, column in zip(labels, columns, strict=True)}
+    return found

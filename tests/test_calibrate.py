@@ -10,11 +10,13 @@ import pymc as pm
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src import calibrate, command, fit, simulate
+from src import calibrate, command, counts, fit, redraw, simulate
 from src.command import CONF, UserError, settings
 from src.config import CalibrateConfig
+from src.counts import Known
 from src.errors import Errors
 from src.simulate import Plan
+from src.system import first
 
 FEW = 50
 
@@ -69,18 +71,17 @@ def test_a_prior_of_another_scale_is_found(monkeypatch):
 
 
 def test_adoption_a_period_late_is_found(monkeypatch):
-    honest = simulate.outcome_of
+    honest = redraw.with_outcome
 
-    def late(setting, truth, rng):
-        regression = setting.collapsed.regression
+    def late(collapsed, *rest):
+        regression = collapsed.regression
         panel = regression.panel
         before = np.r_[0, np.arange(len(panel.unit) - 1)]
         mine = np.r_[False, panel.unit[1:] == panel.unit[:-1]]
         shifted = regression.matrix[np.where(mine, before, 0)]
-        wrong = replace(setting.collapsed, regression=replace(regression, matrix=shifted))
-        return honest(replace(setting, collapsed=wrong), truth, rng)
+        return honest(replace(collapsed, regression=replace(regression, matrix=shifted)), *rest)
 
-    monkeypatch.setattr(simulate, "outcome_of", late)
+    monkeypatch.setattr(redraw, "with_outcome", late)
     table = ranks(plan_of(*POOLED))
     assert table["p_adjusted"].min() < calibrate.LEVEL
     assert "log_likelihood" in set(table["quantity"][table["p_adjusted"] < calibrate.LEVEL])
@@ -108,8 +109,8 @@ def test_a_jacobian_that_is_missing_is_found(monkeypatch):
 def test_errors_are_drawn_with_the_precision_that_the_evidence_takes():
     plan = plan_of(*POOLED)
     setting = simulate.setting_of(plan.config)
-    panel, rng = setting.collapsed.regression.panel, np.random.default_rng(0)
-    drawn = np.array([simulate.serial_errors(panel, 0.6, rng) for _ in range(4000)])
+    panel, rng = first(setting.system).collapsed.regression.panel, np.random.default_rng(0)
+    drawn = np.array([redraw.serial_errors(panel, 0.6, rng) for _ in range(4000)])
     rows = np.flatnonzero(panel.unit == 3)
     gaps = np.abs(np.subtract.outer(panel.time[rows], panel.time[rows]))
     np.testing.assert_allclose(np.cov(drawn[:, rows].T), 0.6**gaps, atol=0.08)
@@ -133,7 +134,7 @@ def test_p_values_are_adjusted_for_their_number():
 def test_around_data_the_posterior_is_given_both():
     plan = plan_of(*POOLED, "around=posterior")
     setting = simulate.setting_of(plan.config)
-    assert setting.data is not None
+    assert setting.data
     frame = simulate.simulated(plan, 0)
     assert frame["pit"].between(0, 1).all()
     table = ranks(plan)
@@ -182,19 +183,64 @@ def test_another_file_is_another_study(tmp_path, capsys):
     assert not folder.exists()
 
 
+FEW_TERMS = ("model.late=false", "model.interactions=false", "model.unit=false")
+COUNTS = ("data=synthetic_counts", "likelihood=poisson_lognormal", "likelihood.shocks=[]")
+
+
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "quantities"),
     [
-        (["model=joint"], "models of one outcome are simulated"),
-        (["data=synthetic_counts", "likelihood=poisson_lognormal"], "brought to their evidence by approximation"),
+        ((*COUNTS, "model=pooled"), {"att", "treated_fit"}),
+        (
+            (*COUNTS, "model=joint", "model.late=false", "model.interactions=false"),
+            {"green_inventions::att", "sd_unit"},
+        ),
+        (("model=joint", "model.late=false", "model.unit=false"), {"earlier_slope", "industry_correlation"}),
+        (("model=mediation", "model.late=false", "model.unit=false"), {"sa::att", "earlier_slope"}),
     ],
 )
-def test_what_cannot_be_simulated(settings, words):
-    with pytest.raises(UserError, match=words):
-        calibrate.check(config_of(*settings))
+def test_every_likelihood_and_several_outcomes_are_simulated(settings, quantities):
+    frame = simulate.simulated(plan_of(*settings), 0)
+    assert frame["pit"].between(0, 1).all()
+    assert {name.removeprefix("ln_green_quality::") for name in frame["quantity"]} >= quantities
+
+
+def test_ranks_of_counts_are_uniform():
+    table = ranks(plan_of(*COUNTS, "model=pooled"))
+    assert (table["p_adjusted"] > calibrate.LEVEL).all()
+
+
+def test_counts_whose_levels_are_conditioned_on_wrongly_are_found(monkeypatch):
+    """Evidence of counts that are a fifth too large after adoption."""
+    honest = redraw.with_outcome
+
+    def larger(collapsed, errors, outcome, *rest):
+        treated = collapsed.regression.panel.treated
+        return honest(collapsed, errors, np.where(treated, np.round(1.5 * outcome), outcome), *rest)
+
+    monkeypatch.setattr(redraw, "with_outcome", larger)
+    assert ranks(plan_of(*COUNTS, "model=pooled"), 20)["p_adjusted"].min() < calibrate.LEVEL
+
+
+def test_what_is_known_of_counts_is_not_estimated():
+    plan = plan_of(*COUNTS, "model=pooled")
+    setting = simulate.setting_of(plan.config)
+    collapsed = first(setting.system).collapsed
+    levels = collapsed.levels
+    share = np.eye(len(levels.omega))[np.full(len(levels.share), 3)]
+    known = Known(replace(collapsed.nuisance, rho=0.4, onset=1.0), share)
+    found = counts.estimate(collapsed.regression, setting.errors, 0.5, setting.terms, known)
+    for name in ("rho", "nu", "never", "ever", "shocks", "spreads", "onset"):
+        assert getattr(found.nuisance, name) == getattr(known.nuisance, name)
+    assert (found.levels.share[levels.total > 0] == share[levels.total > 0]).all()
+
+
+def test_what_cannot_be_simulated():
+    with pytest.raises(UserError, match=r"needs data\.outcomes"):
+        calibrate.check(config_of("model=joint", "data=mpdta"))
 
 
 def test_shocks_are_drawn_where_the_likelihood_has_them():
     setting = simulate.setting_of(plan_of("model=pooled").config)
     assert setting.errors == Errors("ar1", "unit", tuple(setting.errors.shocks))
-    assert setting.collapsed.nuisance.shocks
+    assert first(setting.system).collapsed.nuisance.shocks

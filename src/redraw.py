@@ -1,0 +1,184 @@
+"""An outcome drawn from coefficients, and the evidence that it leaves where nothing of the errors is estimated.
+
+    theta ──▶ f = X theta + shocks ──▶ y ──▶ evidence about theta
+
+    Gaussian   y = f + errors, serially correlated and of unequal scale
+    counts     y ~ Poisson(exp(h_i + f + z)), h_i the level of the unit in the data, z the disturbance
+    share      y ~ Binomial(whole, exp(h_i + f + z)), at most one
+
+What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts the levels
+of units, and a variance of each unit's disturbance, drawn from its probabilities, which the evidence is then told.
+Effects of periods and covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be
+anything, and are zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import xarray as xr
+
+from models.inputs import CrossProducts
+from src.collapse import Collapsed, with_outcome
+from src.errors import Errors
+from src.panel import Panel
+from src.predictive import shocks
+from src.products import centred_within
+from src.system import Equation, given_whole
+
+MOST_LOG = 12.0  # of an expected count: beyond it, one of a prior that nobody has
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """An outcome and what it says of the coefficients.
+
+    Attributes
+    ----------
+    outcome : array, shape (row,)
+    collapsed : Collapsed
+        With its regression and evidence.
+    """
+
+    outcome: np.ndarray
+    collapsed: Collapsed
+
+
+def redrawn(
+    equation: Equation,
+    errors: Errors,
+    terms: tuple[str, ...],
+    draw: xr.Dataset,
+    before: list[np.ndarray],
+    rng: np.random.Generator,
+) -> Redrawn:
+    """The outcome of one equation.
+
+    Parameters
+    ----------
+    equation : Equation
+        Of the data.
+    errors : Errors
+    terms : tuple of str
+        As of `src.collapse.collapse`.
+    draw : Dataset
+        One draw of theta, dim column, and of sigma where it is not known, in units of s.
+    before : list of array, shape (row,)
+        Outcomes of the equations before.
+    rng : Generator
+    """
+    collapsed = given(equation, before)
+    panel, s = collapsed.regression.panel, collapsed.s
+    sigma = float(draw["sigma"].item()) if "sigma" in draw else 1.0
+    felt = s * (collapsed.regression.matrix[:, columns_of(collapsed, draw)] @ draw["theta"].to_numpy().ravel())
+    for shock in collapsed.nuisance.shocks.values():
+        felt = felt + shocks(panel, shock, sigma * s, rng)
+    if not errors.events:
+        outcome = felt + disturbed(collapsed, errors, sigma, rng)
+        return Redrawn(outcome, with_outcome(collapsed, errors, outcome))
+    outcome, share = counted(collapsed, felt, before[0] if equation.is_share else None, rng)
+    if not equation.is_share:
+        return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
+    panel = given_whole(replace(panel, outcome=outcome), before[0])
+    collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
+    return Redrawn(outcome, with_outcome(collapsed, errors, panel.outcome, terms, share))
+
+
+def columns_of(collapsed: Collapsed, draw: xr.Dataset) -> np.ndarray:
+    """Positions in the design of the coefficients that the model has, shape (column,)."""
+    positions = {label: k for k, label in enumerate(collapsed.regression.design.all_labels)}
+    return np.array([positions[str(label)] for label in draw["theta"]["column"].to_numpy()])
+
+
+def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
+    """The equation with other outcomes before it."""
+    collapsed = equation.collapsed
+    if not equation.earlier:
+        return collapsed
+    regression = collapsed.regression
+    scaled = [centred_within(values, regression.panel.unit) for values in before]
+    mine = sp.csr_array(np.column_stack(scaled) / equation.scale)
+    place = regression.design.blocks["earlier"].columns
+    pieces = [regression.matrix[:, : place.start], mine, regression.matrix[:, place.stop :]]
+    return replace(collapsed, regression=replace(regression, matrix=sp.csr_array(sp.hstack(pieces, format="csr"))))
+
+
+def disturbed(collapsed: Collapsed, errors: Errors, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Errors of a Gaussian outcome, shape (row,)."""
+    panel, nuisance, s = collapsed.regression.panel, collapsed.nuisance, collapsed.s
+    if errors.plain:
+        return s * sigma * rng.standard_normal(len(panel.unit)) / np.sqrt(panel.weight)
+    scale = s * sigma / np.sqrt(nuisance.weight[panel.unit] * panel.weight)
+    return scale * serial_errors(panel, nuisance.rho, rng)
+
+
+def counted(
+    collapsed: Collapsed, felt: np.ndarray, whole: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, or those of `whole` that are of a kind, shape (row,), and the variance of each unit's disturbance, as
+    probabilities of none or one, shape (unit, grid point).
+    """
+    regression, levels = collapsed.regression, collapsed.levels
+    assert levels is not None
+    panel = regression.panel
+    reached = np.cumsum(levels.share, axis=1)[:, :-1]
+    chosen = (rng.random((len(reached), 1)) > reached).sum(axis=1)
+    z = np.sqrt(levels.omega[chosen])[panel.unit] * serial_errors(panel, collapsed.nuisance.rho, rng)
+    log = levels.height[panel.unit] + felt + z
+    if whole is None:
+        count = rng.poisson(np.exp(np.minimum(log + panel.log_offset, MOST_LOG)))
+    else:
+        count = rng.binomial(whole.astype(int), np.exp(np.minimum(log, 0.0)))
+    return count.astype(float), np.eye(levels.share.shape[1])[chosen]
+
+
+def serial_errors(panel: Panel, rho: float, rng: np.random.Generator) -> np.ndarray:
+    """AR(1) of unit variance within units, exact across gaps, shape (row,)."""
+    found = rng.standard_normal(len(panel.unit))
+    first = np.flatnonzero(np.r_[True, np.diff(panel.unit) != 0])
+    slot = np.arange(len(found)) - first[panel.unit]
+    for k in range(1, int(slot.max()) + 1):
+        rows = np.flatnonzero(slot == k)
+        kept = float(rho) ** (panel.time[rows] - panel.time[rows - 1])
+        found[rows] = kept * found[rows - 1] + np.sqrt(1 - kept**2) * found[rows]
+    return found
+
+
+def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
+    """Evidence about the columns of the model, in units of s."""
+    return found.collapsed.evidence.rescale(found.collapsed.s).take(columns)
+
+
+def treated_fit(
+    found: Redrawn, errors: Errors, columns: np.ndarray, theta: np.ndarray, sigma: np.ndarray
+) -> np.ndarray:
+    """How well each draw fits treated rows, shape (draw,): any function that looks at the outcome does.
+
+        Gaussian   -|y - X theta|^2 / (2 sigma^2) of treated rows, y less the mean of its unit, but for y'y
+        counts     sum over units of the log probability of how their events of treated rows spread over these
+
+    Parameters
+    ----------
+    found : Redrawn
+    errors : Errors
+    columns : array of int, shape (column,)
+    theta : array, shape (draw, column)
+        In units of s.
+    sigma : array, shape (draw,)
+    """
+    regression, s = found.collapsed.regression, found.collapsed.s
+    panel = regression.panel
+    rows = panel.treated
+    matrix = regression.matrix[rows][:, columns]
+    if not errors.events:
+        left = centred_within(found.outcome, panel.unit)[rows] / s
+        gram, moment = (matrix.T @ matrix).toarray(), matrix.T @ left
+        return (theta @ moment - np.einsum("di,ij,dj->d", theta, gram, theta) / 2) / sigma**2
+    power = s * (matrix @ theta.T) + panel.log_offset[rows, None]
+    unit = panel.unit[rows]
+    starts = np.flatnonzero(np.r_[True, np.diff(unit) != 0])
+    log_total = np.logaddexp.reduceat(power, starts, axis=0)
+    events = np.add.reduceat(found.outcome[rows], starts)
+    return found.outcome[rows] @ power - events @ log_total
