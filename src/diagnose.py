@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from src.panel import count
+from src.system import MARK
 
 RHAT, ESS, BFMI = 1.01, 400, 0.3
 NEARLY_ONE = 0.95  # an autocorrelation from which on errors are hardly told from a random walk
@@ -102,9 +103,10 @@ def is_judged_alone(name: str) -> bool:
     """Whether a parameter means something by itself: spreads, slopes, lengths, sigma.
 
     Levels of terms do not: the sum of mu, path, cohort and cell is known where the single ones are hardly more than
-    prior, and the estimands, which average that sum, are judged.
+    prior, and the estimands, which average that sum, are judged. A parameter of a further outcome bears its name.
     """
-    return name.startswith(("sd_", "delta_")) or name.endswith(("_slope", "_length")) or name in ("sigma", "difference")
+    bare = name.rpartition(MARK)[2]
+    return bare.startswith(("sd_", "delta_")) or bare.endswith(("_slope", "_length")) or bare in ("sigma", "difference")
 
 
 def fraction_of_missing_information(energy: np.ndarray) -> np.ndarray:

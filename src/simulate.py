@@ -216,13 +216,12 @@ def setting_of(config: CalibrateConfig) -> Setting:
 
 def is_kept(name: str) -> bool:
     """Whether draws of a variable of the model are wanted."""
-    bare = name.rpartition(MARK)[2]
-    return bare in ("theta", "sigma") or is_ranked(bare)
+    return name.rpartition(MARK)[2] in ("theta", "sigma") or is_ranked(name)
 
 
-def is_ranked(bare: str) -> bool:
-    """Whether a variable without the name of its equation is among the functions."""
-    return is_judged_alone(bare) or bare.endswith("_correlation")
+def is_ranked(name: str) -> bool:
+    """Whether a variable is among the functions."""
+    return is_judged_alone(name) or name.endswith("_correlation")
 
 
 def drawn(plan: Plan, setting: Setting, r: int) -> xr.Dataset:

@@ -110,6 +110,12 @@ def test_a_model_without_spreads_or_slopes_is_judged_by_its_estimands():
     assert diagnose(bare, estimands_of())["ok"]
 
 
+def test_parameters_of_every_outcome_are_judged():
+    tree = tree_of()
+    tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().assign({"sa::sd_cell": (DIMS, apart())}))
+    assert "the parameter sa::sd_cell" in diagnose(tree, estimands_of())["problems"][0]
+
+
 def test_cells_are_judged_where_an_estimand_averages_them():
     """A cell that the data do not identify is prior; however its chains mix, no estimand shows it."""
     cells = np.stack([apart(), np.random.default_rng(3).normal(size=(CHAINS, DRAWS))], axis=-1)
