@@ -178,3 +178,13 @@ def test_numbers_and_probabilities_stay_readable():
     assert report.number(-3.2e9, 2, signed=True) == "-3e+09"
     assert report.number(np.nan, 1) == report.ABSENT
     assert [report.probability(p) for p in (1.0, 0.0, 0.5)] == ["> 99.9%", "< 0.1%", "50.0%"]
+
+
+def test_the_worst_news_comes_first():
+    """What the sampler did wrong, then what weakens the numbers, then the answer, then that all is well."""
+    page = page_of(problems=["the chains disagree"], nuisance=NUISANCE | {"settled": False})
+    places = [page.index(words) for words in ("the chains disagree", "Read with care", 'class="short"', 'id="answers"')]
+    assert places == sorted(places)
+    assert "checks passed" not in page
+    sound = page_of()
+    assert sound.index('class="short"') < sound.index("checks passed") < sound.index('id="answers"')
