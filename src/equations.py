@@ -40,7 +40,9 @@ def assemble(sampled: xr.DataTree, system: Sequence[Equation], seed: int, attrib
         mine["sample_stats"] = sampled["sample_stats"].to_dataset()
         tree = trace.assemble(xr.DataTree.from_dict(mine), equation.collapsed, seed + STRIDE * k, attributes)
         for name, child in tree.children.items():
-            found = with_slopes(child.to_dataset(), equation)
+            found = child.to_dataset()
+            if name not in trace.DENSITIES:
+                found = with_slopes(found, equation)
             if equation.name:
                 kept = {"observed_data": ["outcome"], "sample_stats": []}.get(name, [*found.data_vars])
                 found = found[kept].rename({old: equation.named(str(old)) for old in (*kept, *columns_of(found))})

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from src.system import Equation
     from src.twins import Twins
 
-TABLES = ("agreement", "weights", "bacon", "sensitivity", "predictive", "channels")  # that not every run has
+TABLES = ("agreement", "powers", "weights", "bacon", "sensitivity", "predictive", "channels")  # that not every run has
 TABLES_ONLY = ("engine", "prob", "estimators", "figures", "progress", "refit", "replace")
 STATEMENTS = ("name", "att", "spread", "sure")  # of a prior, that are no scales
 NOT_OF_BUILD = ("name", "build", "beside", "answer", "most")
@@ -112,7 +112,7 @@ def answered(
     with stopwatch(seconds, "compare"):
         classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
-        beside = scrutinise(Given(found, trace.theta(tree, "prior"), collapsed, *facts))
+        beside = scrutinise(Given(found, trace.densities(tree), collapsed, *facts))
     tables = {"estimands": found.table, "parameters": diagnose.parameters(tree)} | beside.tables
     for name in set(TABLES) - set(tables):  # of an earlier run of other settings
         (folder / f"{name}.csv").unlink(missing_ok=True)
@@ -385,6 +385,7 @@ def kept_or_sampled(
 
     from src import equations, sample, terminal, trace
     from src.collapse import with_common_scale
+    from src.density import densities
     from src.kernel import completed
     from src.stopwatch import stopwatch
     from src.system import first, only
@@ -410,6 +411,9 @@ def kept_or_sampled(
     show = config.progress and terminal.is_person()
     sampled = sample.draw_posterior(model, rival, **options, seed=config.seed, progress=show, seconds=spent)
     seconds.update(spent)
+    with stopwatch(seconds, "estimand"):
+        for group, values in densities(model, sampled["posterior"].to_dataset()).items():
+            sampled[group] = xr.DataTree(values)
     for group, of_group in learned.items():
         if of_group is not None:
             posterior = completed(sampled[group].to_dataset(), of_group, collapsed.regression.design, config.seed)

@@ -1,6 +1,8 @@
-"""What stands beside the posterior: classical estimates, what they average, leads, violations, replicates of the data.
+"""What stands beside the posterior: classical estimates, what they average, the prior's part, leads, violations,
+replicates of the data.
 
-Answer, Panel ─▶ comparison ─▶ agreement, weights;  leads ─▶ sensitivity;  replicates ─▶ tables, sentences, figures
+Answer, Panel ─▶ comparison ─▶ agreement, weights;  densities ─▶ powers;  leads ─▶ sensitivity;  replicates
+─▶ tables, sentences, figures
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, estimand, predictive, sensitivity, weights
+from src import agree, compare, powers, predictive, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.errors import Errors
@@ -22,8 +24,6 @@ from src.panel import Panel, in_one_line
 from src.twins import RefusedError, Twins
 
 Figures = dict[str, Callable[[], Figure | None]]
-LOUD = 0.5  # posterior SD of the average effect over its prior SD
-FAR = 2.0  # prior SDs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scrutiny:
     Attributes
     ----------
     tables : dict of str to DataFrame
-        By file: comparison, agreement, weights, bacon, sensitivity, predictive.
+        By file: comparison, agreement, powers, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
         Sentences by subject: agreement, weights, trends; warnings, which come first wherever they are shown; handled,
         what could not be had.
@@ -61,8 +61,8 @@ class Given:
     Attributes
     ----------
     answer : Answer
-    prior : DataArray, dims (chain, draw, column)
-        Draws of the coefficients from their prior, in units of the outcome.
+    densities : (Dataset, Dataset), dims (chain, draw)
+        Log prior and log likelihood of every draw.
     collapsed : Collapsed
     twins : Twins
         What classical estimators find.
@@ -74,7 +74,7 @@ class Given:
     """
 
     answer: Answer
-    prior: xr.DataArray
+    densities: tuple[xr.Dataset, xr.Dataset]
     collapsed: Collapsed
     twins: Twins
     errors: Errors
@@ -101,7 +101,8 @@ def scrutinise(given: Given) -> Scrutiny:
         if given.errors.events
         else {"what two-way fixed effects average": averaged}
     )
-    for subject, piece in (others | {"violations of parallel trends": violations}).items():
+    prior: dict[str, Callable[[Given], Scrutiny]] = {"sensitivity to the prior": powered}
+    for subject, piece in (prior | others | {"violations of parallel trends": violations}).items():
         found = together(found, attempted(subject, piece, given))
     return found if given.answer.beside is None else together(found, given.answer.beside)
 
@@ -128,11 +129,9 @@ def compared(given: Given) -> Scrutiny:
     answer, panel, model = given.answer, given.panel, next(iter(given.answer.tables))
     comparison = compare.compare(answer.tables, given.twins.estimates)
     agreement = agree.agreement(comparison, model)
-    of_one = answer.theta is not None  # the prior of an effect that goes through others is not that of coefficients
-    loud = loud_prior(given.additive, given.prior, given.collapsed) if of_one else []
     said = {
         "agreement": list(agree.in_words(agreement, comparison, model)),
-        "warnings": [*loud, *nobody_left(panel)],
+        "warnings": nobody_left(panel),
     }
     tables = {"comparison": comparison, "agreement": agreement}
     return Scrutiny(tables, said, figures={"comparison": lambda: agree.draw(comparison, model)})
@@ -189,20 +188,10 @@ def bounded(given: Given) -> Scrutiny:
     return Scrutiny({"bounds": given.twins.bounds_or_refusal()})
 
 
-def loud_prior(posterior: Scale, prior: xr.DataArray, collapsed: Collapsed) -> list[str]:
-    """A warning where the prior of the average effect is narrow beside what the data say, or far from it."""
-    att, labels = posterior.found[0], collapsed.regression.design.all_labels
-    drawn = estimand.draw_estimands(prior, labels, [att]).ravel()
-    values = posterior.draws[..., 0].ravel()
-    if not att.identified or not np.isfinite(values).all():
-        return []
-    share, away = values.std() / drawn.std(), abs(values.mean() - drawn.mean()) / drawn.std()
-    if share < LOUD and away < FAR:
-        return []
-    return [
-        f"The prior speaks loudly: the average effect has prior SD {drawn.std():.3g} and posterior SD "
-        f"{values.std():.3g}, its posterior mean is {away:.1f} prior SDs from the prior's. Compare with prior=wide."
-    ]
+def powered(given: Given) -> Scrutiny:
+    """How much the prior says."""
+    found = powers.sensitivity(given.additive, *given.densities)
+    return Scrutiny({"powers": found.table}, {"warnings": list(powers.sentences(found))}, found.record())
 
 
 def nobody_left(panel: Panel) -> list[str]:

@@ -24,13 +24,14 @@ from src.kernel import SHAPE
 from src.panel import Panel
 
 ROOT = Path(__file__).parents[1]
+DENSITIES = ("log_prior", "log_likelihood")
 UNITLESS = ("_offset", "_length", "_partial", "_correlation", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
     *("panel", "read", "indices", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
     *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "counts"),
-    *("chance", "collapse", "system", "sample"),
+    *("chance", "collapse", "system", "sample", "density"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))
 
@@ -85,8 +86,10 @@ def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.
 
 
 def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: dict) -> xr.DataTree:
-    """The run's DataTree but for its estimands: posterior, sample_stats, prior, observed_data, constant_data, and the
-    coefficients under one error scale for all units as `common_scale` where they were drawn.
+    """The run's DataTree but for its estimands: posterior, sample_stats, prior, observed_data, constant_data.
+
+    Where there are any, log_prior and log_likelihood (see src.density), and the coefficients under one error scale for
+    all units, `common_scale`.
 
     Parameters
     ----------
@@ -113,6 +116,7 @@ def assemble(sampled: xr.DataTree, collapsed: Collapsed, seed: int, attributes: 
         "observed_data": observed,
         "constant_data": constant.assign_coords(covariate=list(panel.covariate_names)),
     }
+    groups |= {name: sampled[name].to_dataset() for name in DENSITIES if name in sampled.children}
     if "rival" in sampled.children:
         groups["common_scale"] = in_outcome_units(sampled["rival"].to_dataset()[["theta"]], s)
     tree = xr.DataTree.from_dict({name: without_attributes(group) for name, group in groups.items()})
@@ -169,6 +173,12 @@ def with_estimands(tree: xr.DataTree, estimands: xr.Dataset) -> xr.DataTree:
 def theta(tree: xr.DataTree, group: str = "posterior") -> xr.DataArray:
     """Coefficients over the labelled columns of the design, dims (chain, draw, column), in units of the outcome."""
     return tree[group].to_dataset()["theta"]
+
+
+def densities(tree: xr.DataTree) -> tuple[xr.Dataset, xr.Dataset]:
+    """Log prior and log likelihood of every draw, up to constants, dims (chain, draw)."""
+    prior, likelihood = (tree[name].to_dataset() for name in DENSITIES)
+    return prior, likelihood
 
 
 def terms(theta: xr.DataArray) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def test_run_folder_keeps_the_contract(run):
     assert code == (0 if diagnostics["ok"] else 3)
     assert {path.name for path in folder.iterdir()} == {
         "posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html", ".hydra",
-        "agreement.csv", "weights.csv", "bacon.csv", "sensitivity.csv", "parameters.csv", "tables",
+        "agreement.csv", "powers.csv", "weights.csv", "bacon.csv", "sensitivity.csv", "parameters.csv", "tables",
     }  # fmt: skip
     assert list(table(folder / "estimands.csv").columns) == COLUMNS
     assert list(table(folder / "comparison.csv").columns) == COMPARISON
@@ -110,7 +110,7 @@ def test_run_folder_keeps_the_contract(run):
     assert set(diagnostics["seconds"]) == stages
     with xr.open_datatree(folder / "posterior.nc") as tree:
         groups = {"posterior", "sample_stats", "prior", "observed_data", "constant_data", "estimand", "common_scale"}
-        assert set(tree.children) == groups
+        assert set(tree.children) == groups | {"log_prior", "log_likelihood"}
         assert {"config", "data_sha256", "code_version", "libraries", "seed", "run_id"} <= set(tree.attrs)
         assert tree["estimand"]["att"].dims == ("chain", "draw")
         dims = {dim for child in tree.children.values() for v in child.data_vars.values() for dim in v.dims}
