@@ -1,7 +1,8 @@
 """One table across runs, and how much choices matter: `python -m src.collect traces/`.
 
 Reads every run folder beneath a root, writes `collected.csv` there and prints the main effects of each run; draws a
-specification curve of all data that were fitted several times.
+specification curve of all data that were fitted several times, and the main estimands side by side of runs that differ
+in their prior alone.
 """
 
 from __future__ import annotations
@@ -73,10 +74,13 @@ def read_run(folder: Path) -> pd.DataFrame:
 
 
 def curves(root: Path, table: pd.DataFrame) -> list[Path]:
-    """Draw the specification curve of all data of which there are several runs; the files that were written."""
+    """Draw the specification curve of all data of which there are several runs, and runs under several priors side by
+    side; the files that were written.
+    """
     from omegaconf import OmegaConf
 
     from src.curve import draw, specifications
+    from src.underpriors import write_all
 
     written = []
     known = set(zip(table["data"], table["run_id"], strict=True))
@@ -95,7 +99,7 @@ def curves(root: Path, table: pd.DataFrame) -> list[Path]:
         written += [root / f"curve_{data}.csv", root / f"curve_{data}.png"]
         write(found.to_csv(index=False), written[-2])
         draw(found, data, written[-1])
-    return written
+    return [*written, *write_all([folder for mine in folders.values() for folder in mine], root)]
 
 
 def main_effects(table: pd.DataFrame) -> Table:

@@ -27,6 +27,7 @@ IGNORED = (
     *("data.path", "data.name", "data.seed", "model.build", "model.name"),
 )
 MODELS_ONLY = ("likelihood", "prior", "model")  # what classical estimators do not depend on
+PRESET = "prior.name"
 MOST_ROWS = 40  # of choices
 
 
@@ -67,10 +68,18 @@ def specifications(folders: list[Path], estimand: str = "att") -> pd.DataFrame:
     if table.empty:
         return table
     varying = [name for name in table.columns[5:] if len(set(table[name].fillna("")) - {""}) > 1]
+    varying = [name for name in varying if not is_told_by_preset(table, name)]
     kept = table[["estimate", "low", "high", "is_model", "estimator", *varying]].fillna("")
     rounded = kept[["estimate", "low", "high"]].round(6).astype(str)
     kept = kept[~rounded.assign(**{name: kept[name] for name in ("estimator", *varying)}).duplicated()]
     return kept.sort_values("estimate", ignore_index=True)
+
+
+def is_told_by_preset(table: pd.DataFrame, name: str) -> bool:
+    """Whether the name of the prior says what this scale of a prior is: nobody chose it for itself."""
+    if not name.startswith("prior.") or name == PRESET or PRESET not in table:
+        return False
+    return bool(table.groupby(PRESET)[name].nunique().max() == 1)
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -105,7 +114,9 @@ def draw(table: pd.DataFrame, name: str, path: Path) -> None:
             made = np.flatnonzero(table[column] == value)
             colours = np.where(table["is_model"].to_numpy()[made], MODEL, CLASSICAL)
             lower.scatter(made, np.full(len(made), k), c=colours, s=7, marker="s")
-        lower.set_yticks(range(len(shown)), [shorten(f"{c.split('.')[-1]}: {v}") for c, v in shown], fontsize=7)
+        lower.set_yticks(
+            range(len(shown)), [shorten(f"{c.removesuffix('.name').split('.')[-1]}: {v}") for c, v in shown], fontsize=7
+        )
         lower.set_ylim(len(shown) - 0.5, -0.5)
         lower.set_xticks([])
         lower.set_xlabel(f"{len(table)} specifications, by their estimate")

@@ -151,7 +151,7 @@ def diagnosis(prior: float, likelihood: float) -> str:
 def sentences(found: Sensitivity) -> Iterator[str]:
     """Warnings in plain words, of the estimands that answer the questions; none where their answers follow the data."""
     table = found.table
-    main = table[[is_main(row) for _, row in table.iterrows()]]
+    main = table[np.array([is_main(row) for _, row in table.iterrows()], dtype=bool)]
     if (table["diagnosis"] == UNTOLD).any():
         yield (
             f"How much the prior says cannot be told: weights of the draws rest on few of them (Pareto k "

@@ -1,5 +1,7 @@
 """Power-scaling against closed forms, and what is said of it."""
 
+from dataclasses import replace
+
 import arviz_stats as az
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 from src import powers
-from src.average import Average
+from src.average import FIXED, Average
 from src.estimand import Scale
 
 SE, DRAWS = 0.1, 4000  # of the data alone
@@ -116,7 +118,11 @@ def test_what_is_not_told_or_fixed_or_constant_has_no_row():
     scale = of(draws, ("att", "", ""), ("att_by", "g", "a"), ("contrast", "g", "a - b"), ("lead", "", "-2"))
     scale.draws[..., 1], scale.draws[..., 2] = np.nan, 0.0
     assert list(powers.sensitivity(scale, *densities).table["estimand"]) == ["att"]
-    scale.draws[..., 0] = np.nan
+    fixed = Average("att_by", "g", "b", np.zeros(1), 9, 9, note=f"{FIXED}: one effect for all")
+    with_fixed = replace(scale, found=[scale.found[0], fixed, *scale.found[2:]])
+    with_fixed.draws[..., 1] = scale.draws[..., 0]
+    assert list(powers.sensitivity(with_fixed, *densities).table["estimand"]) == ["att"]
+    scale.draws[..., :2] = np.nan
     nothing = powers.sensitivity(scale, *densities)
     assert nothing.table.empty
     assert list(powers.sentences(nothing)) == []
