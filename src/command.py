@@ -35,7 +35,15 @@ from omegaconf.errors import OmegaConfBaseException
 from src import config as schema
 from src import threads
 from src.complaints import CONF, REPLACED, closest, in_words, no_setting, options_of
-from src.config import BenchConfig, CalibrateConfig, Config, PlaceboConfig, RecoverConfig, TargetConfig
+from src.config import (
+    BenchConfig,
+    CalibrateConfig,
+    Config,
+    ExportConfig,
+    PlaceboConfig,
+    RecoverConfig,
+    TargetConfig,
+)
 
 threads.single()
 threads.rarely_collected()
@@ -69,6 +77,7 @@ PRIMARY = {
     "calibrate": CalibrateConfig,
     "bench": BenchConfig,
     "target": TargetConfig,
+    "export": ExportConfig,
 }  # what conf/<name>.yaml of a command sets
 
 
@@ -200,7 +209,7 @@ def replacing(override: str) -> str:
     return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
-def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | TargetConfig:
+def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig:
     """The composed config as dataclasses, replacements made and every value checked.
 
     Raises
@@ -212,7 +221,7 @@ def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | Tar
         found = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise UserError(in_words(error, OmegaConf.get_type(composed) or Config)) from error
-    assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig)
+    assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig)
     if isinstance(found, Config):
         make_replacements(found)
         make_entries(found.data)
@@ -458,6 +467,14 @@ def reported(outcome: Outcome) -> str:
     return f"{job}: {ENDS.get(outcome.code, 'stopped')}; what it printed is in {outcome.log}"
 
 
+def with_run(arguments: list[str]) -> list[str]:
+    """The command line with its first argument, where that is a path and no setting, as run=<path>."""
+    first = next((k for k, word in enumerate(arguments) if not word.startswith("-")), None)
+    if first is None or "=" in arguments[first]:
+        return arguments
+    return [*arguments[:first], f"run={arguments[first]}", *arguments[first + 1 :]]
+
+
 def command(task: Callable[[Any], int], writes: bool = True, config_name: str = "config") -> NoReturn:
     """Run `task` as a command: compose the config from the command line, run every job, exit with the worst code.
 
@@ -467,7 +484,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover", "placebo", "calibrate", "bench", "target"}
+    config_name : {"config", "recover", "placebo", "calibrate", "bench", "target", "export"}
         The file in conf/ that lists what the task can be told.
     """
     register()

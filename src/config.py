@@ -446,6 +446,15 @@ class TargetConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Everything that `python -m src.export` can be told."""
+
+    run: str | None = None
+    format: str = choice("csv", "parquet", "dta", default="csv")
+    folder: str | None = None
+
+
+@dataclass
 class BenchConfig:
     """Everything that `python -m src.bench` can be told."""
 

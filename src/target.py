@@ -27,12 +27,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.command import SCHEMAS, UserError, command, make_entries
+from src.command import UserError, command, with_run
 from src.config import Config, DataConfig, TargetConfig, exposure_entries
+from src.kept import folder_of_run, recollapsed, settings_of
 from src.panel import Panel, count, some
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def target(config: TargetConfig) -> int:
     from src.targetfigure import draw
     from src.terminal import console
 
-    folder = folder_of_run(config.run)
+    folder = folder_of_run(config.run, "python -m src.target traces/<data>/<model>/<run_id> slots=100")
     run = settings_of(folder)
     tree = trace.load(folder / "posterior.nc")
     collapsed, said = rebuilt(run, tree.attrs)
@@ -132,58 +133,6 @@ def target(config: TargetConfig) -> int:
     return 0
 
 
-def folder_of_run(run: str | None) -> Path:
-    """The folder of a run, given itself or its posterior.nc.
-
-    Raises
-    ------
-    UserError
-        There is no run.
-    """
-    if run is None:
-        raise UserError("name the run, as in python -m src.target traces/<data>/<model>/<run_id> slots=100")
-    path = Path(run).expanduser()
-    folder = path.parent if path.name == "posterior.nc" else path
-    if not (folder / "posterior.nc").is_file() or not (folder / ".hydra" / "config.yaml").is_file():
-        raise UserError(f"{path} holds no finished run: name a folder that python -m src.fit has written")
-    return folder
-
-
-def settings_of(folder: Path) -> Config:
-    """The settings of a run, as they were composed.
-
-    Raises
-    ------
-    UserError
-        They are those of another version.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    kept: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    data = kept["data"]
-    kinds = {
-        "data": "synthetic" if "parameters" in data else "data",
-        "model": kept["model"]["name"],
-        "likelihood": kept["likelihood"]["name"],
-        "prior": "prior",
-        "sampler": "sampler",
-        "engine": kept["engine"]["name"],
-    }
-    try:
-        groups: Any = {
-            name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SCHEMAS[kind]), kept[name]))
-            for name, kind in kinds.items()
-        }
-    except (KeyError, OmegaConfBaseException) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"the settings in {folder / '.hydra'} are of another version ({first}): fit again") from error
-    rest: Any = {name: value for name, value in kept.items() if name not in groups}
-    found = Config(**groups, **rest)
-    make_entries(found.data)
-    return found
-
-
 def rebuilt(run: Config, attributes: dict) -> tuple[Collapsed, list[str]]:
     """The columns and the errors of a run, and what is to be said of them.
 
@@ -192,12 +141,6 @@ def rebuilt(run: Config, attributes: dict) -> tuple[Collapsed, list[str]]:
     UserError
         A run that says nothing about new adopters, or whose data have changed.
     """
-    from src import stream, trace
-    from src.collapse import collapse
-    from src.design import build_design
-    from src.fit import errors_of, has_units, load, needs_units, unpooled
-    from src.hypothesis import missing_ties
-
     if getattr(run.model, "beside", ""):
         raise UserError(
             f"model={run.model.name} is of several outcomes: where the next adopters should be is asked of "
@@ -206,25 +149,10 @@ def rebuilt(run: Config, attributes: dict) -> tuple[Collapsed, list[str]]:
     if run.model.name == "nopool":
         raise UserError("model=nopool has an effect for each cell of today's adopters and says nothing of new ones: "
                         "fit with model=hier or model=pooled")  # fmt: skip
-    if stream.is_streamed(run.data, run.engine.rows_in_memory):
-        raise UserError("the rows of this run are streamed from files, and targeting needs them in memory: fit again "
-                        "with a larger engine.rows_in_memory")  # fmt: skip
-    lost = missing_ties(exposure_entries(run.data))
-    if lost:
-        raise UserError(f"no file {some(lost)} of ties: the run needs it where it was")
-    panel, shares, _ = load(run)
-    if panel.sha256 != attributes["data_sha256"]:
-        raise UserError(
-            f"the data of this run have changed since it was fitted (sha256 {attributes['data_sha256'][:12]} then, "
-            f"{panel.sha256[:12]} now): fit again"
-        )
-    if not np.isinf(panel.cohort).any():
+    collapsed, said = recollapsed(run, attributes)
+    if not np.isinf(collapsed.regression.panel.cohort).any():
         raise UserError("every unit has adopted or has a date of adoption: nobody is left to be chosen")
-    regression, _ = build_design(panel, shares, needs_units(run))
-    said = []
-    if attributes["code_version"] != trace.code_version():
-        said.append("the run was fitted by another version of the code: where that matters, fit again")
-    return collapse(regression, errors_of(run, regression), unpooled(run, regression), has_units(run)), said
+    return collapsed, said
 
 
 def prospect_from(
@@ -644,14 +572,6 @@ def printed_cells(table: pd.DataFrame, unit: str, prob: float) -> Table:
         numbers = [f"{row['gain']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", f"{row['p_top']:.2f}", strange]
         found.add_row(row["cell"], str(row["candidates"]), *numbers)
     return found
-
-
-def with_run(arguments: list[str]) -> list[str]:
-    """The command line with its first argument, where that is a path and no setting, as run=<path>."""
-    first = next((k for k, word in enumerate(arguments) if not word.startswith("-")), None)
-    if first is None or "=" in arguments[first]:
-        return arguments
-    return [*arguments[:first], f"run={arguments[first]}", *arguments[first + 1 :]]
 
 
 def main() -> None:

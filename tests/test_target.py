@@ -23,6 +23,7 @@ from src.allocation import (
     top_probability,
 )
 from src.collapse import collapse
+from src.command import with_run
 from src.config import DataConfig, ExposureConfig, TargetConfig
 from src.design import build_design
 from src.exposure import row_shares
@@ -30,7 +31,7 @@ from src.hypothesis import hypothesis_of, responses_of, weights_under
 from src.newcomers import Draws, Newcomers, Terms, cells_of_candidates, deviations, draws_of, newcomers, second_stage
 from src.panel import Mapping, PanelError
 from src.selection import fitted
-from src.target import all_rules, interval, with_run
+from src.target import all_rules, interval
 from src.ties import FADING, distance_ties
 from tests.test_command import composed, composed_study
 from tests.worlds import WEAK, panel_of, staggered
