@@ -189,6 +189,7 @@ def names_of(columns: Iterable[Column]) -> list[str]:
     taken, found = set(INDEX), list[str]()
     for one in columns:
         head = plain("_".join(part for part in (one.quantity, one.group) if part))
+        head = f"x{head}" if head[0].isdigit() else head
         tail = [plain(one.level)[:LONGEST_LEVEL]] if one.level else []
         tail += ["pct"] if one.scale == "percent" else []
         number, name = 1, joined(head, tail)

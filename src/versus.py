@@ -172,7 +172,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
         return 1.0
     if np.ptp(a) == 0 or np.ptp(b) == 0 or not np.isfinite(both).all():
         return float("nan")
-    margin = 3 * max(bandwidth(a), bandwidth(b))
+    margin = 5 * max(bandwidth(a), bandwidth(b))
     edges = np.linspace(both.min() - margin, both.max() + margin, CELLS + 1)
     step = edges[1] - edges[0]
     shares = [
