@@ -26,7 +26,7 @@ import xarray as xr
 
 from models.inputs import OUTCOME
 from src import estimand
-from src.answer import Answer
+from src.answer import Answer, sigma_of
 from src.average import Average, join
 from src.channels import named
 from src.config import JointConfig
@@ -51,7 +51,7 @@ def answer(tree: xr.DataTree, system: Sequence[Equation], model: JointConfig, pr
     tied, values = correlations(tree, system, each[0].found[0])
     more = {"outcome": [Scale(tied, values, np.full(len(tied), np.nan), [""] * len(tied))]}
     scales = {name: beside(scale, *more.get(name, ())) for name, scale in scales.items()}
-    return Answer({model.name: estimand.table(scales, prob)}, scales, each[0].theta, None)
+    return Answer({model.name: estimand.table(scales, prob)}, scales, each[0].theta, None, sigma=sigma_of(tree))
 
 
 def beside(one: Scale, *others: Scale) -> Scale:

@@ -40,13 +40,19 @@ class Answer:
     leads : Leads, optional
     beside : Scrutiny, optional
         What else there is to say, of a model that answers a question of its own.
+    sigma : array, shape (chain, draw), optional
+        Residual SD in units of the outcome, where it was sampled.
+    direct : bool
+        Effects are averages of theta, and do not go through other outcomes.
     """
 
     tables: dict[str, pd.DataFrame]
     scales: Scales
-    theta: xr.DataArray | None
+    theta: xr.DataArray
     leads: Leads | None
     beside: Scrutiny | None = None
+    sigma: np.ndarray | None = None
+    direct: bool = True
 
     @property
     def table(self) -> pd.DataFrame:
@@ -97,7 +103,7 @@ def answer(
         tables[name + compare.COMMON] = estimand.table(
             estimand.linear_scales(rival, own, is_log), prob, converged=False
         )
-    return Answer(tables, scales, theta, leads)
+    return Answer(tables, scales, theta, leads, sigma=sigma_of(tree))
 
 
 def with_means(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> xr.DataArray:
@@ -129,7 +135,13 @@ def with_means(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> xr.DataA
     return xr.concat([theta, drawn.assign_coords(chain=theta["chain"], draw=theta["draw"])], "column")
 
 
+def sigma_of(tree: xr.DataTree) -> np.ndarray | None:
+    """Draws of the residual SD of data.outcome in units of the outcome, shape (chain, draw); None where it is s."""
+    posterior = tree["posterior"].to_dataset()
+    return posterior["sigma"].transpose("chain", "draw").to_numpy() if "sigma" in posterior else None
+
+
 def residual_sd(tree: xr.DataTree, collapsed: Collapsed) -> float:
     """sigma in units of the outcome: its posterior mean where it was sampled, else s."""
-    posterior = tree["posterior"].to_dataset()
-    return float(posterior["sigma"].mean()) if "sigma" in posterior else collapsed.s
+    sigma = sigma_of(tree)
+    return collapsed.s if sigma is None else float(sigma.mean())

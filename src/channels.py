@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from src import estimand
-from src.answer import Answer
+from src.answer import Answer, sigma_of
 from src.average import Average
 from src.config import MediationConfig
 from src.equations import Effects, effects
@@ -87,7 +87,7 @@ def answer(tree: xr.DataTree, system: Sequence[Equation], model: MediationConfig
     scales = scales_of(found, draws, outcome)
     tables = {model.name: estimand.table(scales, prob)}
     channels = channels_of(mediators, outcome)
-    return Answer(tables, scales, None, None, beside(channels, prob, model.most))
+    return Answer(tables, scales, outcome.theta, None, beside(channels, prob, model.most), sigma_of(tree), False)
 
 
 def estimands(each: list[Effects]) -> tuple[list[Average], np.ndarray]:

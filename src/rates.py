@@ -376,10 +376,13 @@ def what_carries(share: np.ndarray) -> str:
     return f"worth {worth:.1f} units of equal size, the largest is {share.max() / share.sum():.0%}"
 
 
-def all_coefficients(collapsed: Collapsed, draws: xr.DataArray, seed: int) -> np.ndarray:
-    """Draws of the coefficients of all columns of the design, those that were integrated out too, in log points.
+def all_coefficients(
+    collapsed: Collapsed, draws: xr.DataArray, seed: int, sigma: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws of the coefficients of all columns of the design, those that were integrated out too, shape (draw, column).
 
-    Columns that the model does not use are zero; shape (draw, column).
+    In units of the outcome, log points of counts. Columns that the model does not use are zero. `sigma`, shape (draw,),
+    is s where not given.
     """
     design = collapsed.regression.design
     labels = {label: k for k, label in enumerate(design.all_labels)}
@@ -390,7 +393,7 @@ def all_coefficients(collapsed: Collapsed, draws: xr.DataArray, seed: int) -> np
     if nuisance:
         out = design.columns(nuisance)
         kept = design.columns(tuple(name for name in design.blocks if name not in nuisance))
-        sigma = np.full(len(flat), collapsed.s)
+        sigma = np.full(len(flat), collapsed.s) if sigma is None else sigma
         known[:, out] = collapsed.conditional.draw(known[:, kept], sigma, np.random.default_rng([seed, 8]))
     return known
 

@@ -21,10 +21,9 @@ import scipy.sparse as sp
 import xarray as xr
 
 from models.inputs import CrossProducts
+from src import noise
 from src.collapse import Collapsed, with_outcome
 from src.errors import Errors
-from src.panel import Panel
-from src.predictive import shocks
 from src.products import centred_within
 from src.system import Equation, given_whole
 
@@ -71,12 +70,11 @@ def redrawn(
     """
     collapsed = given(equation, before)
     panel, s = collapsed.regression.panel, collapsed.s
-    sigma = float(draw["sigma"].item()) if "sigma" in draw else 1.0
     felt = s * (collapsed.regression.matrix[:, columns_of(collapsed, draw)] @ draw["theta"].to_numpy().ravel())
-    for shock in collapsed.nuisance.shocks.values():
-        felt = felt + shocks(panel, shock, sigma * s, rng)
     if not errors.events:
-        outcome = felt + disturbed(collapsed, errors, sigma, rng)
+        sigma = np.array([s * float(draw["sigma"].item()) if "sigma" in draw else s])
+        weight = collapsed.nuisance.weight[:, None]
+        outcome = felt + noise.errors(collapsed.regression, collapsed.nuisance, sigma, weight, rng)[:, 0]
         return Redrawn(outcome, with_outcome(collapsed, errors, outcome))
     outcome, share = counted(collapsed, felt, before[0] if equation.is_share else None, rng)
     if not equation.is_share:
@@ -105,15 +103,6 @@ def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
     return replace(collapsed, regression=replace(regression, matrix=sp.csr_array(sp.hstack(pieces, format="csr"))))
 
 
-def disturbed(collapsed: Collapsed, errors: Errors, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Errors of a Gaussian outcome, shape (row,)."""
-    panel, nuisance, s = collapsed.regression.panel, collapsed.nuisance, collapsed.s
-    if errors.plain:
-        return s * sigma * rng.standard_normal(len(panel.unit)) / np.sqrt(panel.weight)
-    scale = s * sigma / np.sqrt(nuisance.weight[panel.unit] * panel.weight)
-    return scale * serial_errors(panel, nuisance.rho, rng)
-
-
 def counted(
     collapsed: Collapsed, felt: np.ndarray, whole: np.ndarray | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -125,25 +114,15 @@ def counted(
     panel = regression.panel
     reached = np.cumsum(levels.share, axis=1)[:, :-1]
     chosen = (rng.random((len(reached), 1)) > reached).sum(axis=1)
-    z = np.sqrt(levels.omega[chosen])[panel.unit] * serial_errors(panel, collapsed.nuisance.rho, rng)
+    z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
     log = levels.height[panel.unit] + felt + z
+    for shock in collapsed.nuisance.shocks.values():
+        log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
     if whole is None:
         count = rng.poisson(np.exp(np.minimum(log + panel.log_offset, MOST_LOG)))
     else:
         count = rng.binomial(whole.astype(int), np.exp(np.minimum(log, 0.0)))
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
-
-
-def serial_errors(panel: Panel, rho: float, rng: np.random.Generator) -> np.ndarray:
-    """AR(1) of unit variance within units, exact across gaps, shape (row,)."""
-    found = rng.standard_normal(len(panel.unit))
-    first = np.flatnonzero(np.r_[True, np.diff(panel.unit) != 0])
-    slot = np.arange(len(found)) - first[panel.unit]
-    for k in range(1, int(slot.max()) + 1):
-        rows = np.flatnonzero(slot == k)
-        kept = float(rho) ** (panel.time[rows] - panel.time[rows - 1])
-        found[rows] = kept * found[rows - 1] + np.sqrt(1 - kept**2) * found[rows]
-    return found
 
 
 def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:

@@ -30,7 +30,7 @@ CAPTIONS = {
     "comparison": "Every estimator of the same estimand: one row an estimand, one mark an estimator.",
     "weights": "Weights of the two-way fixed effects coefficient on effects, and the comparisons that it is made of.",
     "sensitivity": "The average effect where parallel trends may fail, by how far.",
-    "predictive": "Counts drawn from the model beside those of the data: how events spread over a unit's periods.",
+    "predictive": "Data drawn from the model beside those that were seen: where they lie apart, it does not fit.",
     "channels": "The indirect effect through each mediator, by how far that mediator may be confounded.",
     "trace": "The sampler's chains: they agree where traces overlap and ranks are flat.",
 }

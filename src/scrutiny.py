@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, powers, predictive, sensitivity, weights
+from src import agree, compare, events, powers, predictive, residuals, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.errors import Errors
@@ -96,13 +96,10 @@ class Given:
 def scrutinise(given: Given) -> Scrutiny:
     """Everything that a run says beside its posterior; what cannot be had is said, and the rest goes on."""
     found = compared(given)
-    others = (
-        {"replicates of the data": replicated}
-        if given.errors.events
-        else {"what two-way fixed effects average": averaged}
-    )
-    prior: dict[str, Callable[[Given], Scrutiny]] = {"sensitivity to the prior": powered}
-    for subject, piece in (prior | others | {"violations of parallel trends": violations}).items():
+    others: dict[str, Callable[[Given], Scrutiny]] = {"sensitivity to the prior": powered}
+    others |= {} if given.errors.events else {"what two-way fixed effects average": averaged}
+    others |= {"replicates of the data": replicated, "violations of parallel trends": violations}
+    for subject, piece in others.items():
         found = together(found, attempted(subject, piece, given))
     return found if given.answer.beside is None else together(found, given.answer.beside)
 
@@ -138,12 +135,17 @@ def compared(given: Given) -> Scrutiny:
 
 
 def replicated(given: Given) -> Scrutiny:
-    """Counts drawn from the model."""
-    assert given.answer.theta is not None  # of counts the first outcome goes through no other
-    predicted = predictive.check(given.collapsed, given.answer.theta, given.seed)
-    record = predictive.record(predicted[0])
-    figures: Figures = {"predictive": lambda: predictive.draw(*predicted)}
-    return Scrutiny({"predictive": predicted[0]}, {"warnings": record["surprises"]}, record, figures)
+    """Outcomes drawn from the model: of data.outcome, where there are several."""
+    collapsed, answer = given.collapsed, given.answer
+    if collapsed.regression.blocks is not None:
+        return Scrutiny({}, {"handled": ["replicates of the data: none, as its rows are not in memory"]})
+    if given.errors.events:
+        check = events.check(collapsed, answer.theta, given.seed)
+    else:
+        check = residuals.check(collapsed, given.errors, answer.theta, answer.sigma, given.seed)
+    record = predictive.record(check)
+    figures: Figures = {"predictive": lambda: predictive.draw(check)}
+    return Scrutiny({"predictive": check.summary}, {"warnings": record["surprises"]}, record, figures)
 
 
 def averaged(given: Given) -> Scrutiny:

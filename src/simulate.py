@@ -52,7 +52,7 @@ STRIDE = 100_000  # seeds of one study do not reach those of the next
 AROUND = (1000, 1000, 4)  # draws, tuning, chains of the posterior of the data
 COLUMNS = ["simulation", "quantity", "group", "level", "pit"]
 OF_DATA = ("log_likelihood", "treated_fit", "att_times_treated_mean")
-SOURCES = ("estimand", "average", "spillover", "tally", "identify", "predictive", "equations", "redraw", "simulate")
+SOURCES = ("estimand", "average", "spillover", "tally", "identify", "noise", "equations", "redraw", "simulate")
 
 
 @dataclass(frozen=True)

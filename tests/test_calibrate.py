@@ -10,7 +10,7 @@ import pymc as pm
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src import calibrate, command, counts, fit, redraw, simulate
+from src import calibrate, command, counts, fit, noise, redraw, simulate
 from src.command import CONF, UserError, settings
 from src.config import CalibrateConfig
 from src.counts import Known
@@ -110,7 +110,7 @@ def test_errors_are_drawn_with_the_precision_that_the_evidence_takes():
     plan = plan_of(*POOLED)
     setting = simulate.setting_of(plan.config)
     panel, rng = first(setting.system).collapsed.regression.panel, np.random.default_rng(0)
-    drawn = np.array([redraw.serial_errors(panel, 0.6, rng) for _ in range(4000)])
+    drawn = noise.serial(panel, 0.6, 4000, rng).T
     rows = np.flatnonzero(panel.unit == 3)
     gaps = np.abs(np.subtract.outer(panel.time[rows], panel.time[rows]))
     np.testing.assert_allclose(np.cov(drawn[:, rows].T), 0.6**gaps, atol=0.08)

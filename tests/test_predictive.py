@@ -1,4 +1,4 @@
-"""Counts drawn from the model, against the laws that they are drawn from."""
+"""Counts drawn from the model, against the laws that they are drawn from, and what is said of any outcome."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from src import predictive
+from src import events, noise, predictive
 from src.collapse import collapse
 from src.design import build_design
 from src.errors import Errors, Shock
@@ -38,36 +38,36 @@ def panel():
 @pytest.fixture(scope="module")
 def made(panel):
     collapsed = collapsed_of(panel, Errors("ar1", "unit", (), events=True))
-    return collapsed, *predictive.check(collapsed, at_its_mean(collapsed), 0)
+    return collapsed, events.check(collapsed, at_its_mean(collapsed), 0)
 
 
 def test_a_model_that_is_right_surprises_nobody(made):
-    _, summary, replicates = made
-    assert list(predictive.surprises(summary)) == []
-    assert summary["tail"].between(0.01, 0.99).all()
-    assert len(summary) == 8
-    assert len(replicates) == 8 * predictive.REPLICATES
+    _, check = made
+    assert list(predictive.surprises(check)) == []
+    assert check.summary["tail"].between(0.01, 0.99).all()
+    assert len(check.summary) == 8
+    assert {len(values) for values in check.drawn.values()} == {predictive.REPLICATES}
 
 
 def test_pure_poisson_is_found_out_where_counts_are_disturbed(panel):
     collapsed = collapsed_of(panel, Errors("none", "none", (), events=True))
-    summary, _ = predictive.check(collapsed, at_its_mean(collapsed), 0)
-    tails = summary.set_index(["kind", "statistic"])["tail"]
+    check = events.check(collapsed, at_its_mean(collapsed), 0)
+    tails = check.summary.set_index(["kind", "statistic"])["tail"]
     assert tails["control", "dispersion"] == 0
     assert tails["control", "zeros"] == 0
     assert tails["control", "lag1"] == 0
-    sentences = " ".join(predictive.surprises(summary))
+    sentences = " ".join(predictive.surprises(check))
     assert "variance to mean within units is" in sentences
     assert "among units that never adopt" in sentences
-    record = predictive.record(summary)
-    assert record["surprises"] == list(predictive.surprises(summary))
+    record = predictive.record(check)
+    assert record["surprises"] == list(predictive.surprises(check))
     assert record["predictive"][0]["kind"] == "treated"
 
 
 def test_replicates_keep_the_total_of_every_unit_and_its_rows(made, panel):
-    collapsed, _, _ = made
+    collapsed, _ = made
     counts = Counts.of(panel.outcome, panel.unit, panel.time)
-    once = predictive.replicator(collapsed, counts, at_its_mean(collapsed), 0)(0)
+    once = events.replicator(collapsed, counts, at_its_mean(collapsed), 0)(0)
     np.testing.assert_array_equal(once.sum(axis=0), counts.count.sum(axis=0))
     assert not once[~counts.real].any()
     assert (once != counts.count).any()
@@ -78,7 +78,7 @@ def test_counts_without_disturbance_are_multinomial_with_the_shares_of_f(panel):
     counts = Counts.of(panel.outcome, panel.unit, panel.time)
     theta = at_its_mean(collapsed)
     still = replace(collapsed, conditional=replace(collapsed.conditional, factor=collapsed.conditional.factor * 0))
-    drawn = predictive.replicator(still, counts, theta, 0)
+    drawn = events.replicator(still, counts, theta, 0)
     average = np.mean([drawn(r) for r in range(predictive.REPLICATES)], axis=0)
     design = collapsed.regression.design
     b = np.zeros(design.size)
@@ -96,7 +96,7 @@ def test_counts_without_disturbance_are_multinomial_with_the_shares_of_f(panel):
 def test_disturbances_have_the_correlations_of_an_ar1_over_gaps():
     rng = np.random.default_rng(0)
     step = np.repeat([[1.0], [3.0]], 200_000, axis=1)
-    path = predictive.disturbance(step, 0.6, rng)
+    path = noise.disturbance(step, 0.6, rng)
     np.testing.assert_allclose(np.corrcoef(path), [[1, 0.6, 0.6**4], [0.6, 1, 0.6**3], [0.6**4, 0.6**3, 1]], atol=0.01)
     np.testing.assert_allclose(path.var(axis=1), 1, atol=0.01)
 
@@ -104,7 +104,7 @@ def test_disturbances_have_the_correlations_of_an_ar1_over_gaps():
 def test_shocks_are_shared_by_the_level_and_the_period(panel):
     code = panel.groups["industry"].code
     shock = Shock(code, code.max() + 1, sd=0.5, phi=0.4)
-    values = predictive.shocks(panel, shock, 0.5, np.random.default_rng(0))
+    values = 0.5 * noise.shocks(panel, shock, 1, np.random.default_rng(0))[:, 0]
     of_cell = pd.Series(values).groupby([code[panel.unit], panel.time])
     assert of_cell.std(ddof=0).max() == pytest.approx(0, abs=1e-12)
     assert of_cell.first().std() == pytest.approx(0.25, rel=0.2)
@@ -113,7 +113,7 @@ def test_shocks_are_shared_by_the_level_and_the_period(panel):
 def test_statistics_by_hand():
     count = np.array([[0.0, 2.0], [3.0, 2.0], [0.0, 9.0]])
     real = np.array([[True, True], [True, True], [True, False]])
-    found = predictive.statistics(np.where(real, count, 0), real)
+    found = events.statistics(np.where(real, count, 0), real)
     assert found["zeros"] == pytest.approx(2 / 5)
     assert found["maximum"] == 3
     assert found["dispersion"] == pytest.approx((1 + 4 + 1) / (2 + 1))
