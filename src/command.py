@@ -40,6 +40,7 @@ from src.config import (
     CalibrateConfig,
     Config,
     ExportConfig,
+    LooConfig,
     PlaceboConfig,
     RecoverConfig,
     TargetConfig,
@@ -78,6 +79,7 @@ PRIMARY = {
     "bench": BenchConfig,
     "target": TargetConfig,
     "export": ExportConfig,
+    "loo": LooConfig,
 }  # what conf/<name>.yaml of a command sets
 
 
@@ -209,7 +211,7 @@ def replacing(override: str) -> str:
     return re.sub(r"^(replace\.\w+)=null$", r"\1={}", replaced)
 
 
-def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig:
+def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig | LooConfig:
     """The composed config as dataclasses, replacements made and every value checked.
 
     Raises
@@ -221,7 +223,7 @@ def settings(composed: DictConfig) -> Config | RecoverConfig | BenchConfig | Tar
         found = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise UserError(in_words(error, OmegaConf.get_type(composed) or Config)) from error
-    assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig)
+    assert isinstance(found, Config | RecoverConfig | BenchConfig | TargetConfig | ExportConfig | LooConfig)
     if isinstance(found, Config):
         make_replacements(found)
         make_entries(found.data)
@@ -484,7 +486,7 @@ def command(task: Callable[[Any], int], writes: bool = True, config_name: str = 
         Of the settings; gives the exit code.
     writes : bool
         Whether the task leaves anything behind when it succeeds.
-    config_name : {"config", "recover", "placebo", "calibrate", "bench", "target", "export"}
+    config_name : {"config", "recover", "placebo", "calibrate", "bench", "target", "export", "loo"}
         The file in conf/ that lists what the task can be told.
     """
     register()

@@ -455,6 +455,19 @@ class ExportConfig:
 
 
 @dataclass
+class LooConfig:
+    """Everything that `python -m src.loo` can be told."""
+
+    runs: list[str] = field(default_factory=list)
+    draws: int = number(1000, least=100)
+    refits: int = number(10, least=0)
+    folds: int = number(0, least=0)
+    by: str = "unit"
+    folder: str | None = None
+    seed: int = number(1, least=0, below=SEEDS)
+
+
+@dataclass
 class BenchConfig:
     """Everything that `python -m src.bench` can be told."""
 
