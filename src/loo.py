@@ -456,8 +456,8 @@ def compared(scored: list[Scored]) -> pd.DataFrame:
             for name, values in of_adopters.items()
         }
     ).T
-    bad = {one.kept.name: still_bad(one) for one in scored}
-    found = ranked.join(more).assign(pareto_bad=pd.Series(bad), adopters=int(adopters.sum()), units=len(adopters))
+    bad = pd.DataFrame({one.kept.name: {"good_k": one.elpd.good_k, "pareto_bad": still_bad(one)} for one in scored}).T
+    found = ranked.join(more).join(bad).assign(adopters=int(adopters.sum()), units=len(adopters))
     return found.rename_axis("run").reset_index()
 
 

@@ -103,6 +103,7 @@ def test_run_folder_keeps_the_contract(run):
     assert {path.name for path in folder.iterdir()} == {
         "posterior.nc", "estimands.csv", "comparison.csv", "diagnostics.json", "figures", "report.html", ".hydra",
         "agreement.csv", "powers.csv", "weights.csv", "bacon.csv", "sensitivity.csv", "parameters.csv", "tables",
+        "predictive.csv",
     }  # fmt: skip
     assert list(table(folder / "estimands.csv").columns) == COLUMNS
     assert list(table(folder / "comparison.csv").columns) == COMPARISON
