@@ -33,7 +33,7 @@ from arviz_stats.base import array_stats
 
 from src.average import FIXED
 from src.estimand import Scale
-from src.panel import some
+from src.panel import count, some
 from src.system import MARK
 
 THRESHOLD = 0.05
@@ -146,6 +146,21 @@ def diagnosis(prior: float, likelihood: float) -> str:
     if prior < THRESHOLD:
         return DATA
     return CONFLICT if likelihood >= THRESHOLD else WEAK
+
+
+def in_words(found: Sensitivity) -> Iterator[str]:
+    """How many estimates follow the data, and what moves the average effect."""
+    told = found.table.dropna(subset="prior")
+    if told.empty:
+        return
+    few = int((told["diagnosis"] == DATA).sum())
+    yield (
+        f"Of {count(len(told), 'estimate')}, {few} follow the data: raising the prior to a power moves them by less "
+        f"than {THRESHOLD:g} (Jensen-Shannon distance for each doubling of the power)."
+    )
+    for _, row in told[told["estimand"] == "att"].iterrows():
+        sizes = (f"{row[name]:.2g}" for name in ("prior", "likelihood"))
+        yield "The average effect moves by {} with the prior and by {} with the data.".format(*sizes)
 
 
 def sentences(found: Sensitivity) -> Iterator[str]:

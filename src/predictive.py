@@ -109,6 +109,16 @@ def surprises(check: Check) -> Iterator[str]:
         )
 
 
+def in_words(check: Check) -> str:
+    """How many statistics of the data are such as the model draws."""
+    usual = int(((check.summary["tail"] - 0.5).abs() <= 0.5 - SURPRISING).sum())
+    drawn = len(next(iter(check.drawn.values())))
+    return (
+        f"Of {len(check.summary)} statistics of the data, {usual} lie within the middle {1 - 2 * SURPRISING:.0%} of "
+        f"{drawn} times that the model drew them."
+    )
+
+
 def plain(value: float) -> str:
     """Three digits, more where a number has more before its point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

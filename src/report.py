@@ -42,6 +42,8 @@ SUBJECTS = {
     "agreement": "Does the classical answer agree?",
     "weights": "What does two-way fixed effects average?",
     "trends": "What if trends were not parallel?",
+    "replicates": "Does the model produce such data?",
+    "prior": "How much does the prior say?",
     "channels": "Through which channels?",
 }
 IGNORABILITY = (

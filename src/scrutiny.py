@@ -35,8 +35,8 @@ class Scrutiny:
     tables : dict of str to DataFrame
         By file: comparison, agreement, powers, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
-        Sentences by subject: agreement, weights, trends; warnings, which come first wherever they are shown; handled,
-        what could not be had.
+        Sentences by subject: agreement, weights, trends, replicates, prior; warnings, which come first wherever they
+        are shown; handled, what could not be had.
     record : dict
         For diagnostics.json.
     figures : dict of str to callable
@@ -96,9 +96,13 @@ class Given:
 def scrutinise(given: Given) -> Scrutiny:
     """Everything that a run says beside its posterior; what cannot be had is said, and the rest goes on."""
     found = compared(given)
-    others: dict[str, Callable[[Given], Scrutiny]] = {"sensitivity to the prior": powered}
+    # warnings come in this order: what else could explain the numbers, whether the model fits, how much it adds itself
+    others: dict[str, Callable[[Given], Scrutiny]] = {
+        "violations of parallel trends": violations,
+        "replicates of the data": replicated,
+        "sensitivity to the prior": powered,
+    }
     others |= {} if given.errors.events else {"what two-way fixed effects average": averaged}
-    others |= {"replicates of the data": replicated, "violations of parallel trends": violations}
     for subject, piece in others.items():
         found = together(found, attempted(subject, piece, given))
     return found if given.answer.beside is None else together(found, given.answer.beside)
@@ -145,7 +149,8 @@ def replicated(given: Given) -> Scrutiny:
         check = residuals.check(collapsed, given.errors, answer.theta, answer.sigma, given.seed)
     record = predictive.record(check)
     figures: Figures = {"predictive": lambda: predictive.draw(check)}
-    return Scrutiny({"predictive": check.summary}, {"warnings": record["surprises"]}, record, figures)
+    said = {"replicates": [predictive.in_words(check)], "warnings": record["surprises"]}
+    return Scrutiny({"predictive": check.summary}, said, record, figures)
 
 
 def averaged(given: Given) -> Scrutiny:
@@ -193,7 +198,8 @@ def bounded(given: Given) -> Scrutiny:
 def powered(given: Given) -> Scrutiny:
     """How much the prior says."""
     found = powers.sensitivity(given.additive, *given.densities)
-    return Scrutiny({"powers": found.table}, {"warnings": list(powers.sentences(found))}, found.record())
+    said = {"prior": list(powers.in_words(found)), "warnings": list(powers.sentences(found))}
+    return Scrutiny({"powers": found.table}, said, found.record())
 
 
 def nobody_left(panel: Panel) -> list[str]:

@@ -138,3 +138,11 @@ def test_weights_that_rest_on_few_draws_tell_nothing():
     (said,) = powers.sentences(found)
     assert "cannot be told" in said
     assert found.record()["prior_sensitivity"]["above"] == []
+
+
+def test_how_many_follow_the_data_is_said():
+    many, average = powers.in_words(found_for(0.0, 100.0, ("att", "", ""), ("att_by", "g", "a")))
+    assert many.startswith("Of 2 estimates, 2 follow the data")
+    assert average.startswith("The average effect moves by ")
+    tight = next(powers.in_words(found_for(0.0, 0.1, ("att", "", ""))))
+    assert tight.startswith("Of 1 estimate, 0 follow the data")
