@@ -32,10 +32,15 @@ def drawn(model, draws=6):
     return xr.concat(halves, "chain").assign_coords(chain=[0, 1])
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(("function", "options"), VARIANTS)
-def test_densities_are_those_of_the_model(collapsed, function, options):
-    """Beside PyMC's own, taken draw by draw, and the likelihood that NUTS sees; raw draws of spreads are left out."""
-    model = build(collapsed, function, **options)
+def test_densities_are_those_of_the_model(collapsed, function, options, known):
+    """Beside PyMC's own, taken draw by draw, and the likelihood that NUTS sees; raw draws of spreads are left out.
+
+    Scales of units and counts come with a sigma that is known.
+    """
+    evidence = replace(collapsed.evidence, sigma_known=known)
+    model = build(replace(collapsed, evidence=evidence), function, **options)
     posterior = drawn(model)
     found = densities(model, posterior)
     names = [str(variable.name) for variable in model.free_RVs]
@@ -48,10 +53,14 @@ def test_densities_are_those_of_the_model(collapsed, function, options):
     for name, mine in found["log_prior"].items():
         levels = [dim for dim in own[name].dims if dim not in ("chain", "draw")]
         np.testing.assert_allclose(mine, own[name].sum(levels), rtol=1e-9, err_msg=name)
-    given = [model["theta"], model["sigma"]]
+    np.testing.assert_allclose(found["log_likelihood"]["outcome"], seen_by_nuts(model, posterior), rtol=1e-9)
+
+
+def seen_by_nuts(model, posterior):
+    """The likelihood of the model's own graph, draw by draw."""
+    given = [model[name] for name in ("theta", "sigma") if name in model.named_vars]
     likelihood = pytensor.function(given, model["evidence"], mode="FAST_COMPILE")
-    expected = [[likelihood(*(posterior[v.name].to_numpy()[c, d] for v in given)) for d in range(6)] for c in (0, 1)]
-    np.testing.assert_allclose(found["log_likelihood"]["outcome"], expected, rtol=1e-9)
+    return [[likelihood(*(posterior[v.name].to_numpy()[c, d] for v in given)) for d in range(6)] for c in (0, 1)]
 
 
 def test_the_prior_is_the_sum_of_densities_written_by_hand(collapsed):
@@ -111,9 +120,7 @@ def test_a_likelihood_of_several_descriptions_is_the_mean_that_the_model_has(col
     )
     model = pooled.build(collapsed.regression.design, several, WEAK)
     posterior = drawn(model)
-    given = [model["theta"], model["sigma"]]
-    likelihood = pytensor.function(given, model["evidence"], mode="FAST_COMPILE")
-    expected = [[likelihood(*(posterior[v.name].to_numpy()[c, d] for v in given)) for d in range(6)] for c in (0, 1)]
+    expected = seen_by_nuts(model, posterior)
     np.testing.assert_allclose(log_likelihood(model, posterior)["outcome"], expected, rtol=1e-9)
 
 

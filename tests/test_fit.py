@@ -314,6 +314,9 @@ def test_counts_keep_the_contract(counted):
     assert "In all it caused" in (folder / "report.html").read_text()
     with xr.open_datatree(folder / "posterior.nc") as tree:
         assert float(tree["estimand"]["att"].mean()) == pytest.approx(att["outcome"])
+        assert set(tree["log_prior"].data_vars) == {"cell_effect", "delta_control", "difference"}
+        assert set(tree["log_likelihood"].data_vars) == {"outcome"}
+    assert {"att", "total_treated"} <= set(table(folder / "powers.csv")["estimand"])
 
 
 @pytest.mark.parametrize(
