@@ -42,8 +42,8 @@ class Check:
         Of every replicate, and of the data at the same draw, by kind and statistic.
     words : dict of str to str
         What each statistic is.
-    remedies : dict of str to str
-        What can be done about a surprise, by statistic.
+    remedies : dict of (str, bool) to str
+        What can be done about a surprise, by statistic and whether the data lie above the replicates.
     noun : str
         What is drawn.
     note : str
@@ -54,7 +54,7 @@ class Check:
     drawn: Statistics
     seen: Statistics
     words: Mapping[str, str]
-    remedies: Mapping[str, str]
+    remedies: Mapping[tuple[str, bool], str]
     noun: str
     note: str
 
@@ -64,7 +64,7 @@ def check_of(
     seen: Statistics,
     units: Mapping[str, int],
     words: Mapping[str, str],
-    remedies: Mapping[str, str],
+    remedies: Mapping[tuple[str, bool], str],
     noun: str,
     note: str,
 ) -> Check:
@@ -102,7 +102,7 @@ def surprises(check: Check) -> Iterator[str]:
     for _, row in summary[(summary["tail"] - 0.5).abs() > 0.5 - SURPRISING].iterrows():
         seen, low, high = (plain(row[name]) for name in ("observed", "low", "high"))
         what, who = check.words[row["statistic"]], KINDS[row["kind"]]
-        remedy = check.remedies.get(row["statistic"], "")
+        remedy = check.remedies.get((row["statistic"], row["tail"] < 0.5), "")
         yield (
             f"{check.noun} drawn from the model are unlike the data: {what} is {seen} among {who}, and {low} to {high} "
             f"in 95% of the draws (figures/predictive.png){f': {remedy}' if remedy else ''}."

@@ -216,19 +216,22 @@ def statistics(residual: np.ndarray, frame: Frame) -> Statistics:
     return found
 
 
-def remedies(errors: Errors, groups: list[str]) -> dict[str, str]:
-    """What can be done about a surprise, by statistic, given what errors may do already."""
+def remedies(errors: Errors, groups: list[str]) -> dict[tuple[str, bool], str]:
+    """What can be done about a surprise, by statistic and whether the data lie above; given what errors may do."""
     serial = "dependence that no AR(1) has, as trends of units' own: trust late event times less, and look at leads"
-    scale = "adopters are of other kinds than the scales allow: compare with data.transform, and with weights.csv"
+    unequal = "intervals are off; likelihood.scale=unit"
+    if errors.scale == "unit":
+        unequal = "scales are of another kind than the model has; compare with data.transform"
     found = {
-        "lag1": serial if errors.serial == "ar1" else "intervals are too narrow; likelihood.serial=ar1",
-        "ratio": scale if errors.scale == "unit" else "intervals are off; likelihood.scale=unit",
-        "spread": scale if errors.scale == "unit" else "intervals are off; likelihood.scale=unit",
-        "tails": "few rows carry much; look for errors in the data, or compare with data.transform=asinh",
-        "before": "anticipation, or trends that are not parallel; look at leads (figures/sensitivity.png)",
+        ("lag1", True): serial if errors.serial == "ar1" else "intervals are too narrow; likelihood.serial=ar1",
+        ("ratio", True): unequal,
+        ("ratio", False): unequal,
+        ("spread", True): unequal,
+        ("tails", True): "few rows carry much; look for errors in the data, or compare with data.transform=asinh",
+        ("before", True): "anticipation, or trends that are not parallel; look at leads (figures/sensitivity.png)",
     }
     for name in groups:
         listed = f"likelihood.shocks=[{', '.join(dict.fromkeys([*errors.shocks, name]))}]"
         more = "members move together more, or longer, than the shocks allow; compare with data.fixed_effects"
-        found[f"shared_{name}"] = more if name in errors.shocks else f"intervals may be too narrow; '{listed}'"
+        found[f"shared_{name}", True] = more if name in errors.shocks else f"intervals may be too narrow; '{listed}'"
     return found
