@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 HOW = "python -m src.loo traces/<data>/<model>/<run_id> traces/<data>/<other model>/<run_id>"
 REMINDER = (
-    "Prediction is not identification: a model that predicts outcomes better need not tell the effect better. Most of "
-    "elpd comes from units that never adopt, and a wrong comparison group can predict well."
+    "Prediction is not identification: a model that predicts outcomes better need not tell the effect better, and a "
+    "wrong comparison group can predict well"
 )
 UNTOLD = 0.0  # of a unit of one row, whose level is free
 COLUMNS = ["run", "unit", "adopter", "rows", "elpd", "pareto_k", "how"]
@@ -119,7 +119,7 @@ def loo(config: LooConfig) -> int:
     out.print(printed(comparison))
     for line in sentences(scored, config):
         out.print(line)
-    out.print(REMINDER)
+    out.print(reminder(runs[0].panel))
     for file in ("loo.csv", "compare.csv", "loo.png"):
         out.print(f"  {place / file}", soft_wrap=True)
     return 0
@@ -490,6 +490,12 @@ def sentences(scored: list[Scored], config: LooConfig) -> Iterator[str]:
         again = f"fitted again without {count(refitted, 'unit')}" if refitted else ""
         none = f"Pareto k is at most {one.elpd.good_k:.2f} for every unit" if not (bad or refitted) else ""
         yield f"{name}: {'; '.join(part for part in (again, left, none) if part)}{remedy}"
+
+
+def reminder(panel: Panel) -> str:
+    """That prediction is not identification, and how much of what is predicted is treated."""
+    treated = int(panel.treated.sum())
+    return f"{REMINDER}. Of {count(len(panel.unit), 'row')} that are predicted here, {treated:,} are treated."
 
 
 def printed(table: pd.DataFrame) -> Table:
