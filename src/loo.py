@@ -485,7 +485,7 @@ def sentences(scored: list[Scored], config: LooConfig) -> Iterator[str]:
             continue
         bad = still_bad(one)
         worst = one.kept.panel.units[units_told(one.kept)][np.argsort(-one.elpd.pareto_k.to_numpy())[:bad]]
-        left = f"{count(bad, 'unit')} have Pareto k above {one.elpd.good_k:.2f} ({some(worst)})" if bad else ""
+        left = f"Pareto k of {count(bad, 'unit')} is above {one.elpd.good_k:.2f} ({some(worst)})" if bad else ""
         remedy = f": raise refits (now {config.refits}), or folds=10" if bad else ""
         again = f"fitted again without {count(refitted, 'unit')}" if refitted else ""
         none = f"Pareto k is at most {one.elpd.good_k:.2f} for every unit" if not (bad or refitted) else ""
