@@ -64,6 +64,9 @@ def calibrate(config: CalibrateConfig) -> int:
         out.print(f"{times} of {config.n} simulations could not be done: {reason}", soft_wrap=True)
     diverged = sum(attributes["divergences"] > 0 for attributes in rows.attrs["replications"])
     out.print(f"divergences in {diverged} of {rows['simulation'].nunique()} fits")
+    unsettled = sum(attributes["unsettled"] > 0 for attributes in rows.attrs["replications"])
+    if unsettled:
+        out.print(f"sites of counts had not settled in {unsettled} of {rows['simulation'].nunique()} fits")
     out.print(verdict(table), soft_wrap=True)
     for file in ("calibrated.csv", "calibrated.png"):
         out.print(f"  {folder / file}", soft_wrap=True)

@@ -140,6 +140,10 @@ def collapse(
             regression = without_own(regression)
         whitened = whitened_products(regression, nuisance)
         evidence, conditional = without_periods_and_covariates(whitened, regression.design)
+    elif regression.integrated:  # there is nothing that they could be integrated out with
+        regression = without_own(regression)
+        if own:
+            notes.append("effects of single units are left out: errors are independent and of one scale")
     return Collapsed(regression, evidence, conditional, s, nuisance, tuple(notes), plain)
 
 
@@ -200,17 +204,19 @@ def with_outcome(
     disturbance, shape (unit, grid point).
     """
     regression = replace(collapsed.regression, panel=replace(collapsed.regression.panel, outcome=outcome))
+    nuisance = collapsed.nuisance
     if errors.events:
         assert share is not None
-        nuisance = replace(collapsed.nuisance, onset=1.0)  # the columns have it already
-        counted = counts.estimate(regression, errors, LOG_POINTS, terms, counts.Known(nuisance, share))
+        known = counts.Known(replace(nuisance, onset=1.0), share)  # the columns have the onset already
+        counted = counts.estimate(regression, errors, LOG_POINTS, terms, known)
+        nuisance = replace(nuisance, passes=counted.nuisance.passes, settled=counted.nuisance.settled)
         cross = products_of_sites(regression, counted)
     elif errors.plain:
         cross = weighted_products(regression)
     else:
         cross = whitened_products(regression, collapsed.nuisance)
     evidence, conditional = without_periods_and_covariates(cross, regression.design)
-    return replace(collapsed, regression=regression, evidence=evidence, conditional=conditional)
+    return replace(collapsed, regression=regression, evidence=evidence, conditional=conditional, nuisance=nuisance)
 
 
 def without_periods_and_covariates(cross: CrossProducts, design: Design) -> tuple[CrossProducts, Conditional]:

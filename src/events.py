@@ -53,7 +53,7 @@ def check(collapsed: Collapsed, theta: xr.DataArray, seed: int) -> Check:
     """
     panel = collapsed.regression.panel
     counts = Counts.of(panel.outcome, panel.unit, panel.time)
-    ever = np.isfinite(panel.cohort)[counts.unit]
+    ever = collapsed.regression.adopters[counts.unit]
     kinds = {name: mine for name, mine in zip(KINDS, (ever, ~ever), strict=False) if mine.any()}
     draw = replicator(collapsed, counts, theta, seed)
     drawn = stacked([of_kinds(draw(r), counts, kinds) for r in range(REPLICATES)])

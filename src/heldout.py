@@ -20,6 +20,7 @@ by.
 
     theta, v   drawn given all units, or given a rest that does not have unit i
     rho, phi, nu, s0, sd of shocks, scales of others   as estimated from all units
+    s, onset, the trait of unit i (its log scale)      likewise: what adopters' effects depend on has seen the unit
 """
 
 from __future__ import annotations
@@ -250,7 +251,7 @@ def of_unit(
     drawn = own_effects(regression, draws, i)
     mean, covariance = unit.mean, unit.covariance
     if inside:
-        own = nuisance.own if regression.integrated and not errors.plain else 0.0
+        own = nuisance.own if regression.integrated else 0.0
         precision = within_precision(correlation / nuisance.weight[i] + own**2 * np.outer(f, f))
         covariance = covariance @ np.linalg.inv(np.eye(len(rows)) - precision @ covariance)
         mean = mean + covariance @ (precision @ (mean - unit.residual))

@@ -51,25 +51,24 @@ def settings_of(folder: Path) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     kept: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    data = kept["data"]
-    kinds = {
-        "data": "synthetic" if "parameters" in data else "data",
-        "model": kept["model"]["name"],
-        "likelihood": kept["likelihood"]["name"],
-        "prior": "prior",
-        "sampler": "sampler",
-        "engine": kept["engine"]["name"],
-    }
     try:
+        kinds = {
+            "data": "synthetic" if "parameters" in kept["data"] else "data",
+            "model": kept["model"]["name"],
+            "likelihood": kept["likelihood"]["name"],
+            "prior": "prior",
+            "sampler": "sampler",
+            "engine": kept["engine"]["name"],
+        }
         groups: Any = {
             name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SCHEMAS[kind]), kept[name]))
             for name, kind in kinds.items()
         }
-    except (KeyError, OmegaConfBaseException) as error:
+        rest: Any = {name: value for name, value in kept.items() if name not in groups}
+        found = Config(**groups, **rest)
+    except (KeyError, TypeError, OmegaConfBaseException) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"the settings in {folder / '.hydra'} are of another version ({first}): fit again") from error
-    rest: Any = {name: value for name, value in kept.items() if name not in groups}
-    found = Config(**groups, **rest)
     make_entries(found.data)
     return found
 

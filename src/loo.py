@@ -163,8 +163,6 @@ def opened(config: LooConfig) -> list[Kept]:
         tree = trace.load(folder / "posterior.nc")
         collapsed, said = recollapsed(run, tree.attrs)
         errors = errors_of(run, collapsed.regression)
-        if errors.plain:  # effects of many units are integrated out of no evidence there
-            collapsed = replace(collapsed, regression=replace(collapsed.regression, integrated=False))
         for line in said:
             console().print(f"{name}: {line}")
         found.append(Kept(name, folder, run, tree, collapsed, errors, products_of(collapsed)))
@@ -488,7 +486,8 @@ def sentences(scored: list[Scored], config: LooConfig) -> Iterator[str]:
         left = f"Pareto k of {count(bad, 'unit')} is above {one.elpd.good_k:.2f} ({some(worst)})" if bad else ""
         remedy = f": raise refits (now {config.refits}), or folds=10" if bad else ""
         again = f"fitted again without {count(refitted, 'unit')}" if refitted else ""
-        none = f"Pareto k is at most {one.elpd.good_k:.2f} for every unit" if not (bad or refitted) else ""
+        most = float(one.elpd.pareto_k.max())
+        none = f"Pareto k is at most {most:.2f}, and bad above {one.elpd.good_k:.2f}" if not (bad or refitted) else ""
         yield f"{name}: {'; '.join(part for part in (again, left, none) if part)}{remedy}"
 
 

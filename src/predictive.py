@@ -26,7 +26,7 @@ Statistics = dict[tuple[str, str], np.ndarray]
 REPLICATES = 400
 SURPRISING = 0.005
 ACROSS = 4  # panels beside each other
-KINDS = {"treated": "units that adopt", "control": "units that never adopt", "all": "all units"}
+KINDS = {"treated": "units that adopt", "control": "all other units", "all": "all units"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def record(check: Check) -> dict:
 def surprises(check: Check) -> Iterator[str]:
     """A sentence for each statistic of the data that hardly any replicate has, and what can be done about it."""
     summary = check.summary
-    for _, row in summary[(summary["tail"] - 0.5).abs() > 0.5 - SURPRISING].iterrows():
+    for _, row in summary[surprising(check)].iterrows():
         seen, low, high = (plain(row[name]) for name in ("observed", "low", "high"))
         what, who = check.words[row["statistic"]], KINDS[row["kind"]]
         remedy = check.remedies.get((row["statistic"], row["tail"] < 0.5), "")
@@ -111,12 +111,25 @@ def surprises(check: Check) -> Iterator[str]:
 
 def in_words(check: Check) -> str:
     """How many statistics of the data are such as the model draws."""
-    usual = int(((check.summary["tail"] - 0.5).abs() <= 0.5 - SURPRISING).sum())
-    drawn = len(next(iter(check.drawn.values())))
+    usual = int((~surprising(check)).sum())
     return (
         f"Of {len(check.summary)} statistics of the data, {usual} lie within the middle {1 - 2 * SURPRISING:.0%} of "
-        f"{drawn} times that the model drew them."
+        f"{replicates_of(check)} times that the model drew them."
     )
+
+
+def surprising(check: Check) -> np.ndarray:
+    """Which statistics hardly any replicate reaches, shape (statistic,).
+
+    The data count as one more replicate, so that of a right model 2 `SURPRISING` of them are at most.
+    """
+    tail, drawn = check.summary["tail"].to_numpy(), replicates_of(check)
+    return (np.minimum(tail, 1 - tail) * drawn + 1) / (drawn + 1) < SURPRISING
+
+
+def replicates_of(check: Check) -> int:
+    """How often the model drew the data."""
+    return len(next(iter(check.drawn.values())))
 
 
 def plain(value: float) -> str:
@@ -146,9 +159,8 @@ def draw(check: Check) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(3))
     for axis in grid.flat[len(summary) :]:
         axis.set_visible(False)
-    replicates = len(next(iter(check.drawn.values())))
     note = (
-        f"{replicates:,} replicates: {check.note} Tail shares near 0% or 100% say that the model does not produce such "
-        "data. Source: diagnostics.json."
+        f"{replicates_of(check):,} replicates: {check.note} Tail shares near 0% or 100% say that the model does not "
+        "produce such data. Source: predictive.csv."
     )
     return finish(figure, [grid[0, 0]], f"Does the model produce such {check.noun.lower()}?", note)

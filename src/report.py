@@ -596,9 +596,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not typed.is_file():
         print(f"error: {folder} holds no run: name a folder that python -m src.fit has written", file=sys.stderr)
         return 2
+    from src import trace
     from src.command import command
     from src.fit import fit
 
+    fitted_by = trace.kept_attribute(folder / "posterior.nc", "code_version")
+    if fitted_by not in (None, trace.code_version()):
+        print(
+            f"error: the code that determines a posterior has changed since the run in {folder} was fitted: fit it "
+            "again, with its settings and refit=true",
+            file=sys.stderr,
+        )
+        return 2
     own = [str(word) for word in OmegaConf.load(typed) if not str(word).startswith(("refit=", "hydra."))]
     sys.argv[1:] = [*own, f"hydra.run.dir={folder}"]
     command(fit)

@@ -39,9 +39,9 @@ from src.predictive import REPLICATES, Check, Statistics, check_of, spaced, stac
 from src.rates import all_coefficients
 
 NUMBERS = 10_000_000  # residuals that are drawn in all: of long panels fewer replicates, as chance averages out
-LEAST = 100  # replicates
+LEAST = 200  # replicates: fewer cannot be surprised
 BATCH = 1_000_000  # residuals at a time
-FEWEST = 3  # rows of a unit that tell tails
+FEWEST = 3  # rows of a unit that tell tails, or a correlation: two about their mean are opposite
 WORDS = {
     "lag1": "lag-1 correlation within units",
     "tails": "fourth moment within units (3 if Normal)",
@@ -94,7 +94,7 @@ class Frame:
         adopters = collapsed.regression.adopters
         kinds = {name: mine for name, mine in (("treated", adopters), ("control", ~adopters)) if mine.any()}
         width, period = len(panel.periods), np.searchsorted(panel.periods, panel.time)
-        early = np.isfinite(panel.row_cohort) & ~panel.treated
+        early = adopters[panel.unit] & ~panel.treated
         cohort = np.unique(panel.cohort, return_inverse=True)[1][panel.unit]
         every = sp.csr_array(sp.diags_array(early.astype(float)))
         before = sp.csr_array(indicator(cohort * width + period) @ every)
@@ -191,8 +191,10 @@ def statistics(residual: np.ndarray, frame: Frame) -> Statistics:
     fourth = frame.of_unit @ square**2
     found: Statistics = {}
     for kind, mine in frame.kinds.items():
-        spread = np.sqrt(lasts[mine].sum(axis=0) * nexts[mine].sum(axis=0))
-        found[kind, "lag1"] = pairs[mine].sum(axis=0) / np.where(spread > 0, spread, 1.0)
+        long = mine & (frame.rows >= FEWEST)
+        if long.any():
+            spread = np.sqrt(lasts[long].sum(axis=0) * nexts[long].sum(axis=0))
+            found[kind, "lag1"] = pairs[long].sum(axis=0) / np.where(spread > 0, spread, 1.0)
         told = mine & frame.told
         if told.any():
             rows = frame.rows[told].sum()

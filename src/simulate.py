@@ -156,7 +156,8 @@ def simulated(plan: Plan, r: int) -> pd.DataFrame:
         if moves(np.append(values, mine[key]))
     }
     frame = pd.DataFrame([(r, *key, value) for key, value in pit.items()], columns=COLUMNS)
-    frame.attrs = {"divergences": sample.divergences(tree)}
+    unsettled = sum(not one.collapsed.nuisance.settled for one in new.values()) if setting.errors.events else 0
+    frame.attrs = {"divergences": sample.divergences(tree), "unsettled": unsettled}
     return frame
 
 

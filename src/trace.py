@@ -222,10 +222,15 @@ def load(path: Path) -> xr.DataTree:
 
 def kept_run_id(path: Path) -> str | None:
     """Name of the run that `path` holds; None where there is no readable run."""
+    return kept_attribute(path, "run_id")
+
+
+def kept_attribute(path: Path, name: str) -> str | None:
+    """A root attribute of the run that `path` holds; None where there is no readable run."""
     import h5py
 
     try:
         with h5py.File(path) as file:
-            return str(file.attrs["run_id"])
+            return str(file.attrs[name])
     except (OSError, ValueError, KeyError):
         return None

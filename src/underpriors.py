@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from src.compare import KEYS, is_fixed, keyed, readable_scale
 from src.figure import DPI, STYLE, TRUTH, WIDTH, finish, sensible_limits, shorten
 from src.powers import is_main
-from src.trace import whole, write
+from src.trace import kept_attribute, whole, write
 
-BESIDE = ("prior", "seed", "sampler", "engine", *("prob", "estimators", "figures", "progress", "refit"))
+BESIDE = ("prior", "sampler", "engine", *("estimators", "figures", "progress", "refit"))
 COLOURS = ("#1f3b73", "#e07b1a", "#2b8a6e", "#8a8a8a", "#b5403a", "#7a5aa6")
 MARKERS = "osD^vP"
 MOST_LEVELS = 15  # of groups, those with most units
@@ -54,12 +54,17 @@ def sets(folders: list[Path]) -> Iterator[tuple[tuple[str, str], dict[str, Path]
     alike: dict[str, list[tuple[dict, Path]]] = {}
     for folder in folders:
         settings: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-        known = {name: value for name, value in settings.items() if name not in BESIDE}
+        known = {name: value for name, value in settings.items() if name not in BESIDE} | origin(folder)
         alike.setdefault(json.dumps(known, sort_keys=True, default=str), []).append((settings, folder))
     for runs in alike.values():
         by_prior = dict(labelled([(one["prior"], folder) for one, folder in runs]))
         if len(by_prior) > 1:
             yield (str(runs[0][0]["data"]["name"]), str(runs[0][0]["model"]["name"])), by_prior
+
+
+def origin(folder: Path) -> dict[str, str]:
+    """Data and code that a run rests on."""
+    return {name: str(kept_attribute(folder / "posterior.nc", name)) for name in ("data_sha256", "code_version")}
 
 
 def labelled(runs: list[tuple[dict, Path]]) -> list[tuple[str, Path]]:

@@ -150,14 +150,18 @@ def test_more_columns_than_stata_has_are_refused():
         (["{run}", "format=xlsx"], "format=xlsx is not an option; choose from csv, parquet, dta"),
         (["{run}", "fromat=csv"], "there is no setting fromat here (did you mean format?)"),
         (["{lacking}"], "comparison.csv is missing"),
+        (["{other}"], "are of another version"),
     ],
 )
 def test_a_mistake_ends_in_one_message_and_nothing_is_written(words, said, small_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lacking = shutil.copytree(small_run, tmp_path / "lacking")
     (lacking / "comparison.csv").unlink()
+    other = shutil.copytree(small_run, tmp_path / "other")
+    with (other / ".hydra" / "config.yaml").open("a") as file:
+        file.write("of_another_version: 1\n")
     before = sorted(tmp_path.rglob("*"))
-    places = {"empty": tmp_path, "run": small_run, "lacking": lacking}
+    places = {"empty": tmp_path, "run": small_run, "lacking": lacking, "other": other}
     assert ended(monkeypatch, *(word.format(**places) for word in words)) == 2
     error = capsys.readouterr().err
     assert said in error

@@ -139,6 +139,12 @@ def test_a_folder_without_a_run_has_no_report(tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
 
 
+def test_a_run_of_other_code_has_its_report_as_it_is(run, monkeypatch, capsys):
+    monkeypatch.setattr("src.trace.code_version", lambda *more: "other")
+    assert report.main([str(run[0])]) == 2
+    assert "the code that determines a posterior has changed" in capsys.readouterr().err
+
+
 def test_labels_that_look_missing_survive(run):
     levels = table(run[0] / "estimands.csv").query("estimand == 'att_by' and group == 'industry'")["level"]
     assert {"NA", "None"} <= set(levels)

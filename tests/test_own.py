@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize
 
-from src import tally
+from src import design, tally
 from src.average import own_effects
 from src.collapse import collapse, whitened_products, without_periods_and_covariates
 from src.design import MEAN, build_design, mean_effects, own_rows, regression_of
@@ -208,3 +208,15 @@ def test_what_the_errors_are_hardly_depends_on_whether_effects_are_columns(both)
     assert found.nuisance.onset == pytest.approx(collapsed.nuisance.onset, abs=0.1)
     np.testing.assert_allclose(found.nuisance.weight, collapsed.nuisance.weight, rtol=0.15)
     assert found.regression.integrated
+
+
+def test_independent_errors_leave_effects_of_many_units_out(monkeypatch):
+    monkeypatch.setattr(design, "MOST_OWN", 5)
+    panel = draw(world("realistic", units=200, industries=5, districts=8, adopters=[8, 8, 8, 8]), 1, 1)
+    regression, _ = build_design(panel, row_shares(panel)[0], units=True)
+    assert regression.integrated
+    collapsed = collapse(regression, Errors())
+    assert not collapsed.regression.integrated
+    assert any("effects of single units are left out" in note for note in collapsed.notes)
+    assert not any("left out" in note for note in collapse(regression, Errors(), own=False).notes)
+    assert collapse(regression, ERRORS).regression.integrated

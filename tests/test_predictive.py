@@ -58,7 +58,7 @@ def test_pure_poisson_is_found_out_where_counts_are_disturbed(panel):
     assert tails["control", "lag1"] == 0
     sentences = " ".join(predictive.surprises(check))
     assert "variance to mean within units is" in sentences
-    assert "among units that never adopt" in sentences
+    assert "among all other units" in sentences
     record = predictive.record(check)
     assert record["surprises"] == list(predictive.surprises(check))
     assert record["predictive"][0]["kind"] == "treated"

@@ -150,7 +150,7 @@ def test_statistics_by_loops(few):
         z = r * np.sqrt(few.weight) / np.linspace(0.5, 1.5, 7)[few.unit]
         for kind, ever in (("treated", True), ("control", False)):
             mine = [rows for i, rows in enumerate(units) if np.isfinite(few.cohort[i]) == ever]
-            pairs = np.array([(z[a], z[b]) for rows in mine for a, b in pairwise(rows)]).T
+            pairs = np.array([(z[a], z[b]) for rows in mine if len(rows) > 2 for a, b in pairwise(rows)]).T
             lag = (pairs[0] @ pairs[1]) / np.sqrt((pairs[0] @ pairs[0]) * (pairs[1] @ pairs[1]))
             assert found[kind, "lag1"][k] == pytest.approx(lag)
             u = np.concatenate([r[rows] / np.std(r[rows], ddof=1) for rows in mine if len(rows) >= 3])
@@ -181,3 +181,25 @@ def test_statistics_by_loops(few):
 def test_a_classification_is_looked_at_once():
     panel = staggered(units=40)
     assert list(residuals.classifications(panel)) == ["county", "industry", "ownership"]
+
+
+def test_two_rows_of_a_unit_tell_no_correlation(few):
+    short = few.time <= 2
+    pair = panel_of(few.unit[short], few.time[short], few.cohort, few.outcome[short], {})
+    regression, _ = build_design(pair, {})
+    nuisance = Nuisance(0.0, np.inf, 1, 1, np.ones(7), np.zeros(7), {}, {})
+    collapsed = type("Collapsed", (), {"regression": regression, "nuisance": nuisance})()
+    found = residuals.statistics(np.ones((short.sum(), 1)) * few.outcome[short, None], residuals.Frame.of(collapsed))
+    assert not [name for name in found if name[1] in ("lag1", "tails")]
+
+
+def test_the_data_count_among_their_replicates():
+    def surprised(above, drawn):
+        values = {("all", "x"): np.arange(drawn, dtype=float)}
+        seen = {("all", "x"): np.full(drawn, drawn - above - 0.5)}
+        check = predictive.check_of(values, seen, {"all": 1}, {"x": "x"}, {}, "Outcomes", "")
+        return bool(predictive.surprising(check)[0])
+
+    assert [surprised(above, 400) for above in (0, 1, 2)] == [True, True, False]
+    assert [surprised(above, 200) for above in (0, 1)] == [True, False]
+    assert not surprised(0, 100)

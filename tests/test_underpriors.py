@@ -58,7 +58,10 @@ def test_the_main_estimands_of_every_prior_tightest_first(runs, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"data": {"path": "b.csv"}}, {"data": {"seed": 2}}, {"model": {"late": False}}, {"likelihood": {"x": 1}}],
+    [
+        *({"data": {"path": "b.csv"}}, {"data": {"seed": 2}}, {"model": {"late": False}}, {"likelihood": {"x": 1}}),
+        *({"prob": 0.5}, {"seed": 2}),
+    ],
 )
 def test_runs_that_differ_otherwise_are_not_set_side_by_side(runs, tmp_path, changes):
     other = run_of(tmp_path, "other", "wide", **changes)
@@ -92,3 +95,9 @@ def test_of_a_preset_the_curve_shows_its_name_and_not_its_scales(runs, tmp_path)
     found = specifications(runs)
     assert list(found.columns[5:]) == ["prior.name"]
     assert "prior.mu" in specifications([*runs, run_of(tmp_path, "other", "weak", prior={"mu": 5})])
+
+
+def test_runs_of_other_data_or_code_are_not_set_side_by_side(runs, monkeypatch):
+    origins = {folder: {"data_sha256": str(k == 1), "code_version": str(k == 2)} for k, folder in enumerate(runs)}
+    monkeypatch.setattr(underpriors, "origin", origins.__getitem__)
+    assert list(underpriors.sets(runs)) == []
