@@ -112,7 +112,7 @@ def answered(
     with stopwatch(seconds, "compare"):
         classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
-        beside = scrutinise(Given(found, trace.densities(tree), collapsed, *facts))
+        beside = scrutinise(Given(found, trace.theta(tree, "prior"), trace.densities(tree), collapsed, *facts))
     tables = {"estimands": found.table, "parameters": diagnose.parameters(tree)} | beside.tables
     for name in set(TABLES) - set(tables):  # of an earlier run of other settings
         (folder / f"{name}.csv").unlink(missing_ok=True)

@@ -26,8 +26,10 @@ from src.command import CONF, UserError, command, home
 from src.config import Config, PriorConfig
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.table import Table
 
+    from src.average import Average
     from src.collapse import Collapsed
     from src.estimand import Scales
     from src.panel import Panel
@@ -232,6 +234,27 @@ def in_words(said: Said, collapsed: Collapsed) -> list[str]:
         f"({number(low)} to {number(high)})."
     )
     return lines
+
+
+def average_in_words(theta: xr.DataArray, collapsed: Collapsed, att: Average, prob: float) -> str:
+    """What draws of the coefficients from the prior, in units of the outcome, say of the average effect."""
+    from src import estimand
+
+    draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, [att]).ravel()
+    is_percent = unit_of(collapsed) == "percent"
+    sign, ends = "%" if is_percent else "", ABSURD
+    if is_percent:
+        draws = estimand.percent(draws)
+    else:
+        ends = (-MANY_SD * collapsed.regression.frame.outcome[1], MANY_SD * collapsed.regression.frame.outcome[1])
+    low, high = np.quantile(draws, [(1 - prob) / 2, (1 + prob) / 2])
+    absurd = float(((draws < ends[0]) | (draws > ends[1])).mean())
+    where = "below -90% or above +900%" if is_percent else "beyond three SDs of the outcome"
+    return (
+        f"The prior held the average effect to lie between {number(low)}{sign} and {number(high)}{sign} with "
+        f"probability {100 * prob:g}%; {absurd:.0%} of it lay {where} (python -m src.prior says more, and why each of "
+        "its scales is what it is)."
+    )
 
 
 def lines_of(settings: PriorConfig, collapsed: Collapsed) -> list[str]:

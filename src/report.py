@@ -43,6 +43,7 @@ SUBJECTS = {
     "weights": "What does two-way fixed effects average?",
     "trends": "What if trends were not parallel?",
     "replicates": "Does the model produce such data?",
+    "before": "What was believed before the data?",
     "prior": "How much does the prior say?",
     "channels": "Through which channels?",
 }

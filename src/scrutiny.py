@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from src import agree, compare, events, powers, predictive, residuals, sensitivity, weights
+from src import agree, compare, events, powers, predictive, prior, residuals, sensitivity, weights
 from src.answer import Answer
 from src.collapse import Collapsed
 from src.errors import Errors
@@ -35,8 +35,8 @@ class Scrutiny:
     tables : dict of str to DataFrame
         By file: comparison, agreement, powers, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
-        Sentences by subject: agreement, weights, trends, replicates, prior; warnings, which come first wherever they
-        are shown; handled, what could not be had.
+        Sentences by subject: agreement, weights, trends, replicates, before, prior; warnings, which come first
+        wherever they are shown; handled, what could not be had.
     record : dict
         For diagnostics.json.
     figures : dict of str to callable
@@ -61,6 +61,8 @@ class Given:
     Attributes
     ----------
     answer : Answer
+    prior : DataArray, dims (chain, draw, column)
+        Draws of the coefficients from their prior, in units of the outcome.
     densities : (Dataset, Dataset), dims (chain, draw)
         Log prior and log likelihood of every draw.
     collapsed : Collapsed
@@ -74,6 +76,7 @@ class Given:
     """
 
     answer: Answer
+    prior: xr.DataArray
     densities: tuple[xr.Dataset, xr.Dataset]
     collapsed: Collapsed
     twins: Twins
@@ -100,6 +103,7 @@ def scrutinise(given: Given) -> Scrutiny:
     others: dict[str, Callable[[Given], Scrutiny]] = {
         "violations of parallel trends": violations,
         "replicates of the data": replicated,
+        "what was believed before": believed,
         "sensitivity to the prior": powered,
     }
     others |= {} if given.errors.events else {"what two-way fixed effects average": averaged}
@@ -193,6 +197,14 @@ def violations(given: Given) -> Scrutiny:
 def bounded(given: Given) -> Scrutiny:
     """The classical counterpart."""
     return Scrutiny({"bounds": given.twins.bounds_or_refusal()})
+
+
+def believed(given: Given) -> Scrutiny:
+    """What the prior says of the average effect, where that is one of coefficients."""
+    att = given.additive.found[0]
+    if not given.answer.direct or not att.identified:
+        return Scrutiny({})
+    return Scrutiny({}, {"before": [prior.average_in_words(given.prior, given.collapsed, att, given.prob)]})
 
 
 def powered(given: Given) -> Scrutiny:

@@ -1,10 +1,12 @@
 """What the prior says before the data do, and priors from plain statements."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy import stats
 
 from models import hier, pooled
@@ -103,6 +105,22 @@ def test_mass_on_absurd_effects_of_one_normal(collapsed):
     mass = att.loc["percent", ["absurdly_low", "absurdly_high"]].sum()
     assert words[0].startswith(f"{mass:.1%} of the prior mass")
     assert "The data will have to speak" in words[0]
+
+
+def test_a_report_says_what_was_believed(collapsed):
+    """Of mu ~ Normal(0, .5) log points on a grid of its quantiles."""
+    mu = stats.norm.ppf((np.arange(4000) + 0.5) / 4000) / 2
+    theta = xr.DataArray(mu[None, :, None], dims=("chain", "draw", "column"), coords={"column": ["mu"]})
+    att = estimand.averages(collapsed.regression, collapsed.evidence, ("mu",))[0]
+    words = prior.average_in_words(theta, collapsed, att, 0.9)
+    found = re.search(r"between (\S+)% and (\S+)% with probability 90%; 0% of it", words)
+    ends = 100 * np.expm1(np.array([-1, 1]) * stats.norm.ppf(0.95) / 2)
+    assert [float(end) for end in found.groups()] == pytest.approx(ends, rel=0.01)
+    wide = prior.average_in_words(100 * theta, collapsed, att, 0.9)
+    assert re.search(r"9[5-7]% of it lay below -90% or above \+900%", wide)
+    panel = replace(collapsed.regression.panel, is_log=False)
+    plain = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
+    assert "0% of it lay beyond three SDs" in prior.average_in_words(theta, plain, att, 0.9)
 
 
 def test_outcomes_from_the_prior_are_those_before_adoption_and_the_effect(collapsed):
