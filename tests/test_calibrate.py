@@ -191,12 +191,11 @@ COUNTS = ("data=synthetic_counts", "likelihood=poisson_lognormal", "likelihood.s
     ("settings", "quantities"),
     [
         ((*COUNTS, "model=pooled"), {"att", "treated_fit"}),
-        (
-            (*COUNTS, "model=joint", "model.late=false", "model.interactions=false"),
-            {"green_inventions::att", "sd_unit"},
+        pytest.param(("model=joint", *FEW_TERMS), {"earlier_slope", "industry_correlation"}, marks=pytest.mark.slow),
+        pytest.param(
+            (*COUNTS, "model=joint", *FEW_TERMS), {"green_inventions::att", "sd_industry"}, marks=pytest.mark.slow
         ),
-        (("model=joint", "model.late=false", "model.unit=false"), {"earlier_slope", "industry_correlation"}),
-        (("model=mediation", "model.late=false", "model.unit=false"), {"sa::att", "earlier_slope"}),
+        pytest.param(("model=mediation", *FEW_TERMS), {"sa::att", "earlier_slope"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_likelihood_and_several_outcomes_are_simulated(settings, quantities):
@@ -206,7 +205,7 @@ def test_every_likelihood_and_several_outcomes_are_simulated(settings, quantitie
 
 
 def test_ranks_of_counts_are_uniform():
-    table = ranks(plan_of(*COUNTS, "model=pooled"))
+    table = ranks(plan_of(*COUNTS, "model=pooled"), 30)
     assert (table["p_adjusted"] > calibrate.LEVEL).all()
 
 
@@ -219,7 +218,7 @@ def test_counts_whose_levels_are_conditioned_on_wrongly_are_found(monkeypatch):
         return honest(collapsed, errors, np.where(treated, np.round(1.5 * outcome), outcome), *rest)
 
     monkeypatch.setattr(redraw, "with_outcome", larger)
-    assert ranks(plan_of(*COUNTS, "model=pooled"), 20)["p_adjusted"].min() < calibrate.LEVEL
+    assert ranks(plan_of(*COUNTS, "model=pooled"), 12)["p_adjusted"].min() < calibrate.LEVEL
 
 
 def test_what_is_known_of_counts_is_not_estimated():

@@ -1,0 +1,137 @@
+"""Outcomes drawn from coefficients: nothing is lost on the way there and back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from src import redraw
+from src.collapse import collapse
+from src.design import build_design
+from src.errors import Errors
+from src.exposure import row_shares
+from src.generate import draw
+from src.system import FIRST, collapse_all, collapse_counts, only
+from tests.test_generate import world
+
+ERRORS, EVENTS = Errors("ar1", "unit"), Errors("ar1", "unit", events=True)
+SMALL = {"units": 240, "periods": 8, "starts": [4, 6], "adopters": [30, 30], "industries": 6, "districts": 8}
+
+
+def panel_of(name):
+    return draw(world(name, **SMALL), 1, 3)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    panel = panel_of("twofold")
+    return panel, collapse_all(panel, row_shares(panel)[0], ERRORS, (FIRST, "y1"), False, True, True)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    panel = panel_of("parted")
+    return panel, collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", False)
+
+
+def draw_of(equation, value=0.0, names=("mu", "exposure", "difference", "earlier")):
+    design = equation.collapsed.regression.design
+    labels = design.labels(tuple(name for name in names if name in design.blocks))
+    values = np.full(len(labels), value)
+    return xr.Dataset({"theta": ("column", values)}, coords={"column": labels})
+
+
+def test_with_the_outcomes_that_there_were_the_equation_is_as_it_was(gaussian):
+    panel, (_, second) = gaussian
+    again = redraw.given(second, [panel.outcome]).regression.matrix
+    np.testing.assert_allclose(again.toarray(), second.collapsed.regression.matrix.toarray(), atol=1e-12)
+    other = redraw.given(second, [2 * panel.outcome]).regression.matrix
+    mine = second.collapsed.regression.design.blocks["earlier"].columns
+    np.testing.assert_allclose(other[:, mine].toarray(), 2 * again[:, mine].toarray())
+
+
+def test_the_outcome_that_there_was_leaves_the_evidence_that_there_was(gaussian):
+    panel, (first, _) = gaussian
+    found = redraw.with_outcome(first.collapsed, ERRORS, panel.outcome)
+    np.testing.assert_allclose(found.evidence.gram, first.collapsed.evidence.gram)
+    np.testing.assert_allclose(found.evidence.moment, first.collapsed.evidence.moment)
+
+
+def test_estimates_of_what_was_drawn_scatter_about_it_as_the_evidence_says(gaussian):
+    """Of both equations, the second given a first that is drawn anew: z = L'(estimate - truth) of unit variance."""
+    _, system = gaussian
+    rng, z = np.random.default_rng(0), []
+    for _ in range(40):
+        before = []
+        for equation in system:
+            truth = draw_of(equation, 0.3)
+            found = redraw.redrawn(equation, ERRORS, (), truth, before, rng)
+            before.append(found.outcome)
+            evidence = redraw.evidence_of(found, redraw.columns_of(found.collapsed, truth))
+            lower = np.linalg.cholesky(evidence.gram)
+            estimate = np.linalg.solve(evidence.gram, evidence.moment)
+            z.append(lower.T @ (estimate - truth["theta"].to_numpy()))
+    flat = np.concatenate(z)
+    assert flat.mean() == pytest.approx(0, abs=4 / np.sqrt(flat.size))
+    assert flat.var() == pytest.approx(1, abs=4 * np.sqrt(2 / flat.size))
+
+
+def test_counts_have_the_levels_of_the_data_and_effects_in_proportion(counts):
+    panel, (whole, _) = counts
+    rng = np.random.default_rng(0)
+    treated = panel.treated
+    # without a disturbance, which would add to the mean
+    levels = replace(whole.collapsed.levels, omega=np.zeros_like(whole.collapsed.levels.omega))
+    still = replace(whole, collapsed=replace(whole.collapsed, levels=levels))
+    drawn = [
+        redraw.counted(still.collapsed, np.where(treated, effect, 0.0), None, rng)[0] for effect in (0.0, np.log(2))
+    ]
+    expected = np.exp(levels.height)[panel.unit]
+    big = expected > 0.5
+    for values, factor in zip(drawn, (1.0, 2.0), strict=True):
+        assert values[treated & big].sum() == pytest.approx(factor * expected[treated & big].sum(), rel=0.05)
+        assert values[~treated & big].sum() == pytest.approx(expected[~treated & big].sum(), rel=0.05)
+
+
+def test_a_part_is_no_more_than_the_whole_and_known_given_it(counts):
+    _, (whole, part) = counts
+    rng = np.random.default_rng(1)
+    first = redraw.redrawn(whole, EVENTS, (), draw_of(whole), [], rng)
+    second = redraw.redrawn(part, EVENTS, (), draw_of(part), [first.outcome], rng)
+    assert (second.outcome <= first.outcome).all()
+    assert 0 < second.outcome.sum() < first.outcome.sum()
+    panel = second.collapsed.regression.panel
+    q = second.outcome.sum() / panel.outcome.sum()
+    np.testing.assert_allclose(panel.outcome * q, second.outcome)
+    np.testing.assert_allclose((panel.offset * q)[first.outcome > 0], first.outcome[first.outcome > 0])
+
+
+def test_fit_of_treated_rows_by_hand(counts, gaussian):
+    rng = np.random.default_rng(2)
+    for (_, system), errors in ((gaussian, ERRORS), (counts, EVENTS)):
+        equation = system[0]
+        found = redraw.redrawn(equation, errors, (), draw_of(equation), [], rng)
+        regression, s = found.collapsed.regression, found.collapsed.s
+        panel, columns = regression.panel, redraw.columns_of(found.collapsed, draw_of(equation))
+        theta = rng.normal(size=(3, len(columns)))
+        fits = redraw.treated_fit(found, errors, columns, theta, np.full(3, 2.0))
+        felt = s * (regression.matrix[:, columns] @ theta.T)
+        by_hand = np.zeros(3)
+        for unit in np.unique(panel.unit[panel.treated]):
+            rows = np.flatnonzero((panel.unit == unit) & panel.treated)
+            y = found.outcome[rows]
+            if errors.events:
+                chance = np.exp(felt[rows]) / np.exp(felt[rows]).sum(axis=0)
+                by_hand += y @ np.log(chance)
+            else:
+                left = (y - found.outcome[panel.unit == unit].mean()) / s
+                by_hand += (-((left[:, None] - felt[rows] / s) ** 2) + left[:, None] ** 2).sum(axis=0) / (2 * 2.0**2)
+        np.testing.assert_allclose(fits, by_hand, rtol=1e-9)
+
+
+def test_a_regression_of_one_outcome_is_a_system_of_its_own():
+    panel = panel_of("realistic")
+    regression, _ = build_design(panel, row_shares(panel)[0], False)
+    (equation,) = only(collapse(regression, ERRORS))
+    assert redraw.given(equation, []) is equation.collapsed
