@@ -137,7 +137,7 @@ def answered(
         caption = f"{config.data.name}, model {config.model.name}: {100 * config.prob:g}% intervals"
         papers.write_tables(folder / "tables", found.table, beside.comparison, caption)
         about = (config.data.name, config.model.name, collapsed.regression)
-        page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run))
+        page = report.render(*about, found.table, beside, diagnostics, pictures, origin_of(config, run, folder))
         trace.write(page, folder / "report.html")
     return diagnostics, folder, found, beside
 
@@ -504,7 +504,7 @@ def draw(
     return drawn
 
 
-def origin_of(config: Config, run: str) -> Origin:
+def origin_of(config: Config, run: str, folder: Path) -> Origin:
     """The command and the settings of a run, and the versions that it ran with."""
     from importlib.metadata import version
 
@@ -516,7 +516,8 @@ def origin_of(config: Config, run: str) -> Origin:
     typed = " ".join(shlex.quote(word) for word in HydraConfig.get().overrides.task)
     settings = [(name, str(value)) for name, value in posterior_settings(config).items()]
     known = [*settings, ("code", trace.code_version()), *trace.library_versions().items()]
-    return Origin(f"python -m src.fit {typed}".rstrip(), run, version("hierdid"), known)
+    kind = (len(order_of(config)) == 1, counts_events(config.likelihood))
+    return Origin(f"python -m src.fit {typed}".rstrip(), run, version("hierdid"), known, str(folder), *kind)
 
 
 def as_json(diagnostics: dict) -> str:

@@ -130,6 +130,7 @@ def render(
         command=origin.command,
         citation=origin.citation(data, model),
         origin=origin.facts,
+        questions=list(questions(origin)),
         facts=facts(regression, exposures),
         handled=diagnostics["notes"],
         checks=checks(diagnostics),
@@ -149,12 +150,20 @@ class Origin:
         Of hierdid.
     facts : list of (str, str)
         Settings and versions of libraries.
+    folder : str
+    alone : bool
+        Of a single outcome.
+    events : bool
+        The outcome is a count.
     """
 
     command: str
     run: str
     version: str
     facts: list[tuple[str, str]]
+    folder: str
+    alone: bool
+    events: bool
 
     def citation(self, data: str, model: str) -> str:
         """How to cite the run."""
@@ -162,6 +171,20 @@ class Origin:
             f"hierdid {self.version}: hierarchical Bayesian difference-in-differences for staggered adoption with "
             f"spillovers. Model {model} of {data}, run {self.run}."
         )
+
+
+def questions(origin: Origin) -> Iterator[tuple[str, str]]:
+    """What else can be asked of a run: commands, and what each of them tells."""
+    typed = origin.command.removeprefix("python -m src.fit").strip()
+    if origin.alone:
+        yield f"python -m src.prior {typed}".rstrip(), "what was believed before the data, and why, scale by scale"
+    yield (
+        f"python -m src.calibrate around=posterior {typed}".rstrip(),
+        "whether draws, fitted again, are found again: simulation-based calibration around these data",
+    )
+    if origin.alone and not origin.events:
+        yield f"python -m src.loo {origin.folder}", "how well units are predicted by the others, beside other models"
+    yield f"python -m src.export {origin.folder}", "draws and tables for R, Stata and others"
 
 
 def in_short(rows: pd.DataFrame, beside: Scrutiny, scale: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The page from small tables made by hand."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -32,7 +33,7 @@ DIAGNOSTICS = {
     **{"parameter_rhat_max": 1.004, "divergences": 0, "cut_short": 0.0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
     **{"nuisance": NUISANCE, "notes": ["3 rows without outcome dropped"]},
 }
-ORIGIN = report.Origin("python -m src.fit data=toy", "abc123", "0.1", [("seed", "1")])
+ORIGIN = report.Origin("python -m src.fit data=toy", "abc123", "0.1", [("seed", "1")], "traces/toy", True, False)
 VOID = {"meta", "img"}
 
 
@@ -188,3 +189,18 @@ def test_the_worst_news_comes_first():
     assert "checks passed" not in page
     sound = page_of()
     assert sound.index('class="short"') < sound.index("checks passed") < sound.index('id="answers"')
+
+
+@pytest.mark.parametrize(
+    ("alone", "events", "asked"),
+    [
+        (True, False, ["prior", "calibrate", "loo", "export"]),
+        (True, True, ["prior", "calibrate", "export"]),
+        (False, False, ["calibrate", "export"]),
+    ],
+)
+def test_what_else_can_be_asked(alone, events, asked):
+    found = list(report.questions(replace(ORIGIN, alone=alone, events=events)))
+    assert [command.split()[2] for command, _ in found] == [f"src.{name}" for name in asked]
+    assert all(command.endswith((" data=toy", " traces/toy")) for command, _ in found)
+    assert all(command in page_of() for command, _ in found)
