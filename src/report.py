@@ -175,7 +175,8 @@ class Origin:
 
 def questions(origin: Origin) -> Iterator[tuple[str, str]]:
     """What else can be asked of a run: commands, and what each of them tells."""
-    typed = origin.command.removeprefix("python -m src.fit").strip()
+    words = origin.command.removeprefix("python -m src.fit").split(" ")
+    typed = " ".join(word for word in words if word and not word.startswith("refit="))
     if origin.alone:
         yield f"python -m src.prior {typed}".rstrip(), "what was believed before the data, and why, scale by scale"
     yield (

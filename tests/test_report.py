@@ -200,7 +200,8 @@ def test_the_worst_news_comes_first():
     ],
 )
 def test_what_else_can_be_asked(alone, events, asked):
-    found = list(report.questions(replace(ORIGIN, alone=alone, events=events)))
+    again = replace(ORIGIN, command=f"{ORIGIN.command} refit=true")
+    found = list(report.questions(replace(again, alone=alone, events=events)))
     assert [command.split()[2] for command, _ in found] == [f"src.{name}" for name in asked]
     assert all(command.endswith((" data=toy", " traces/toy")) for command, _ in found)
     assert all(command in page_of() for command, _ in found)
