@@ -18,7 +18,7 @@ from src.errors import Errors
 from src.simulate import Plan
 from src.system import first
 
-FEW = 50
+FEW = 40
 
 
 def config_of(*overrides) -> CalibrateConfig:

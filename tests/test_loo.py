@@ -226,6 +226,7 @@ def test_the_command_compares_and_reminds(runs, tmp_path, capsys):
     assert (place / "loo.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_folds_agree_with_weights(runs, tmp_path):
     told = {"single": ["refits=0"], "units": ["folds=10"], "industries": ["folds=3", "by=industry"]}
     elpd = {}
