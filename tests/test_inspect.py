@@ -64,7 +64,8 @@ def run_in_order(found: list[tuple[str, str]]) -> None:
 def place(small_run, tmp_path, monkeypatch):
     """A working directory that holds the run of the page."""
     (tmp_path / "traces").mkdir()
-    shutil.copytree(small_run, tmp_path / "traces" / "small")
+    for name in ("small", "mine"):
+        shutil.copytree(small_run, tmp_path / "traces" / name)
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
     yield tmp_path
