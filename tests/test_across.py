@@ -132,6 +132,7 @@ def test_correlations_are_read_by_name(each):
     assert [a.level for a in shared] == ["y1 in outcome - outcome"]
 
 
+@pytest.mark.slow
 def test_the_command_compares_two_outcomes(tmp_path, capsys):
     rng = np.random.default_rng(7)
     units, periods = 150, 8

@@ -93,7 +93,7 @@ def test_a_job_whose_process_is_lost_is_said(launcher, tmp_path):
     assert "error: a job of the sweep was lost (" in found.stderr
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [pytest.param(LAUNCHERS[0], marks=pytest.mark.slow), *LAUNCHERS[1:]])
 def test_a_real_fit_and_a_mistake_in_a_sweep_elsewhere(launcher, tmp_path):
     where = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={tmp_path}"]
     jobs = "data.outcome=ln_green_patents,nothing"

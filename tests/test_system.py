@@ -134,6 +134,7 @@ def test_the_vine_draws_correlation_matrices_of_the_lkj_law():
 DEVIATES = np.random.default_rng(5).normal(size=(2, 200_000))
 
 
+@pytest.mark.slow
 def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(panel):
     """phi of both equations from shared offsets; theta_2 = phi_2 + c theta_1, whose correlation is kept."""
     found = collapsed_system(panel, (FIRST, "one"))
