@@ -5,6 +5,7 @@ The consumer owns the contract: `src` fills these records, `models` only reads t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +85,11 @@ class Design:
     def columns(self, names: tuple[str, ...]) -> np.ndarray:
         """Positions of the columns of the named blocks, in the order of `names`."""
         return np.concatenate([np.arange(self.size)[self.blocks[name].columns] for name in names])
+
+    def positions(self, labels: Iterable) -> np.ndarray:
+        """Positions in the design of single columns, given their labels, shape (label,)."""
+        place = {label: k for k, label in enumerate(self.all_labels)}
+        return np.array([place[str(label)] for label in labels], dtype=int)
 
     def labels(self, names: tuple[str, ...]) -> list[str]:
         """One label a column, "term[level]", or "term" for a scalar."""

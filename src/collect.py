@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from src.compare import read_table
 from src.terminal import console
 from src.trace import write
 
@@ -61,8 +62,7 @@ def read_run(folder: Path) -> pd.DataFrame:
 
     config = OmegaConf.load(folder / ".hydra" / "config.yaml")
     ok = bool(json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["ok"])
-    words = {"group": str, "level": str}
-    table = pd.read_csv(folder / "estimands.csv", dtype=words, keep_default_na=False, na_values="")
+    table = read_table(folder / "estimands.csv")
     table = table.astype(dict.fromkeys(TEXT, object) | dict.fromkeys(NUMBERS, float))
     front: dict[str, Any] = {
         "data": str(config.data.name),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -125,6 +127,11 @@ def what_is_fixed(n: int) -> str:
 def readable_scale(table: pd.DataFrame) -> str:
     """Percent where the table has it, else the scale of the outcome."""
     return "percent" if (table["scale"] == "percent").any() else "outcome"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of a run from its file: group and level as text, missing where they are empty and nowhere else."""
+    return pd.read_csv(path, dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""])
 
 
 def keyed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import xarray as xr
 from pytensor.compile.mode import Mode
 from pytensor.graph.replace import vectorize_graph
 
-from models.inputs import OUTCOME
+from models.inputs import OUTCOME, CrossProducts
 from src.system import MARK
 
 RAW, SPREAD = "_offset", "sd_"
@@ -84,23 +84,24 @@ def log_likelihood(model: pm.Model, posterior: xr.Dataset) -> xr.Dataset:
             for name in ("gram", "moment", "square", "dof", "log_weight")
             if equation + name in model.named_vars
         }
+        evidence = CrossProducts(**data)
         sigma = equation + "sigma"
         spread = flat(posterior[sigma]) if sigma in posterior else np.ones(1)
-        found[equation + OUTCOME] = collapsed_density(data, flat(posterior[equation + "theta"]), spread)
+        found[equation + OUTCOME] = collapsed_density(evidence, flat(posterior[equation + "theta"]), spread)
     return per_draw(found, posterior)
 
 
-def collapsed_density(data: dict[str, np.ndarray], theta: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Log density of theta, shape (draw, column), and sigma, shape (draw,) or (1,), under the evidence `data`."""
-    gram = np.atleast_3d(data["gram"].T).T  # (description, column, column)
-    moment = np.atleast_2d(data["moment"])
+def collapsed_density(evidence: CrossProducts, theta: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Log likelihood of theta, shape (draw, column), and sigma, shape (draw,) or (1,), up to a constant."""
+    gram = np.atleast_3d(evidence.gram.T).T  # (description, column, column)
+    moment = np.atleast_2d(evidence.moment)
     bent = np.column_stack([np.einsum("ni,ni->n", theta @ one, theta) for one in gram])
-    fit = -(data["square"] - 2 * theta @ moment.T + bent) / (2 * sigma[:, None] ** 2)
-    if "log_weight" in data:
-        fit = fit + data["log_weight"]
+    fit = -(evidence.square - 2 * theta @ moment.T + bent) / (2 * sigma[:, None] ** 2)
+    if evidence.log_weight is not None:
+        fit = fit + evidence.log_weight
     most = fit.max(axis=1)
     whole = most + np.log(np.exp(fit - most[:, None]).sum(axis=1))
-    return whole - data["dof"] * np.log(sigma)
+    return whole - evidence.dof * np.log(sigma)
 
 
 def flat(values: xr.DataArray) -> np.ndarray:

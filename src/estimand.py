@@ -204,6 +204,15 @@ def dataset(scale: Scale) -> xr.Dataset:
     return xr.Dataset(variables).assign_coords(counts)
 
 
+def draws_of(kept: xr.Dataset, estimand: str, group: str, level: str) -> np.ndarray:
+    """Draws of one estimand from `dataset`, shape (chain, draw)."""
+    values = kept[f"{estimand}_{group}" if group else estimand].transpose("chain", "draw", ...)
+    if values.ndim > 2:
+        levels = [str(one) for one in values[values.dims[-1]].to_numpy()]
+        values = values[..., levels.index(level)]
+    return values.to_numpy()
+
+
 def linear_scales(draws: np.ndarray, found: list[Average], is_log: bool) -> Scales:
     """Draws and truths of estimands that are averages of an outcome, by scale: as modelled, and in percent of a log."""
     truth, nothing = np.array([average.truth for average in found]), [""] * len(found)

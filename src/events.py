@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 from src.collapse import Collapsed
-from src.noise import disturbance, shocks
+from src.noise import disturbance, picked, shocks
 from src.predictive import KINDS, REPLICATES, Check, Statistics, check_of, spaced, stacked
 from src.rates import all_coefficients
 from src.sites import Counts
@@ -68,7 +68,7 @@ def replicator(collapsed: Collapsed, counts: Counts, theta: xr.DataArray, seed: 
     assert levels is not None
     coefficients = all_coefficients(collapsed, spaced(theta, REPLICATES), seed)
     rng = np.random.default_rng([seed, 9])
-    reached = np.cumsum(levels.share[counts.unit], axis=1)[:, :-1]
+    share = levels.share[counts.unit]
     total = counts.count.sum(axis=0).astype(np.int64)
     step = counts.padded(np.r_[0, np.diff(regression.panel.time)])[1:]
 
@@ -76,7 +76,7 @@ def replicator(collapsed: Collapsed, counts: Counts, theta: xr.DataArray, seed: 
         felt = regression.matrix @ coefficients[r] + regression.panel.log_offset
         for shock in nuisance.shocks.values():
             felt += collapsed.s * shocks(regression.panel, shock, 1, rng)[:, 0]
-        omega = levels.omega[(rng.random((len(total), 1)) > reached).sum(axis=1)]
+        omega = levels.omega[picked(share, rng)]
         power = counts.padded(felt) + np.sqrt(omega) * disturbance(step, nuisance.rho, rng)
         chance = np.exp(power - power.max(axis=0)) * counts.real
         # the last category takes what rounding leaves over: the first slot, in which every unit has a row

@@ -108,12 +108,14 @@ def summaries_of(folder: Path) -> dict[str, pd.DataFrame]:
     UserError
         One is missing.
     """
+    from src.compare import read_table
+
     found = {}
     for name in ("estimands", "comparison"):
         path = folder / f"{name}.csv"
         if not path.is_file():
             raise UserError(f"{path} is missing: rebuild it with python -m src.report {folder}")
-        found[name] = pd.read_csv(path, dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""])
+        found[name] = read_table(path)
     return found
 
 
@@ -136,17 +138,13 @@ def of_estimands(kept: xr.Dataset, table: pd.DataFrame, is_log: bool) -> Iterato
         Effects are in log points.
     """
     from src.compare import KEYS, keyed
-    from src.estimand import percent
+    from src.estimand import draws_of, percent
 
     rows = keyed(table[table["mean"].notna()])
     for estimand, group, level, scale in rows[[*KEYS, "scale"]].itertuples(index=False):
         if scale != "outcome" and not (is_log and scale == "percent"):
             continue
-        values = kept[f"{estimand}_{group}" if group else estimand].transpose(*INDEX, ...)
-        if values.ndim > len(INDEX):
-            levels = [str(one) for one in values[values.dims[-1]].to_numpy()]
-            values = values[..., levels.index(level)]
-        draws = values.to_numpy()
+        draws = draws_of(kept, estimand, group, level)
         yield Column(estimand, group, level, scale, percent(draws) if scale == "percent" else draws)
 
 

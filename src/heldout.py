@@ -37,7 +37,7 @@ from scipy.special import gammaln, logsumexp
 from src.blocks import over
 from src.collapse import Collapsed, products_under, without_periods_and_covariates, without_shocks
 from src.design import Regression, own_rows
-from src.errors import Errors, prior_of_the_rest, without_first_shocks
+from src.errors import prior_of_the_rest, without_first_shocks
 from src.panel import Panel, first_rows
 from src.products import BlockConditional
 
@@ -179,7 +179,7 @@ def told(collapsed: Collapsed, products: sp.csr_array) -> Told:
 
 
 def log_densities(
-    collapsed: Collapsed, errors: Errors, products: sp.csr_array, draws: Draws, units: np.ndarray, inside: bool
+    collapsed: Collapsed, products: sp.csr_array, draws: Draws, units: np.ndarray, inside: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """log p(y_i | those of the cross-products but unit i, draw), shape (draw, unit): the density, and `plugged`.
 
@@ -187,7 +187,6 @@ def log_densities(
     ----------
     collapsed : Collapsed
         For columns and errors.
-    errors : Errors
     products : sparse array
         Of all units, or of a rest.
     draws : Draws
@@ -200,7 +199,7 @@ def log_densities(
     place = {int(i): k for k, i in enumerate(units)}
     for unit in units_told(collapsed, told(collapsed, products), draws, units):
         k = place[unit.position]
-        density[:, k], plugged[:, k] = of_unit(collapsed, errors, unit, draws, inside)
+        density[:, k], plugged[:, k] = of_unit(collapsed, unit, draws, inside)
     return density, plugged
 
 
@@ -238,9 +237,7 @@ def units_told(collapsed: Collapsed, known: Told, draws: Draws, units: np.ndarra
         yield Unit(i, rows, residual, mean, covariance)
 
 
-def of_unit(
-    collapsed: Collapsed, errors: Errors, unit: Unit, draws: Draws, inside: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def of_unit(collapsed: Collapsed, unit: Unit, draws: Draws, inside: bool) -> tuple[np.ndarray, np.ndarray]:
     """The log density of one unit, and `plugged`, shape (draw,) each; parameters as of `log_densities`."""
     regression, nuisance = collapsed.regression, collapsed.nuisance
     panel, rows, i = regression.panel, unit.rows, unit.position

@@ -117,8 +117,7 @@ def leads_of(
     if "lead" not in design.blocks or regression.surface is not None:
         return None
     block = design.blocks["lead"]
-    position = {label: k for k, label in enumerate(design.all_labels)}
-    used = [position[str(label)] for label in theta["column"].to_numpy()]
+    used = design.positions(theta["column"].to_numpy())
     own = np.arange(block.start, block.start + block.size)
     gram, moment = collapsed.evidence.gram / sigma**2, collapsed.evidence.moment / sigma**2
     draws = theta.transpose("chain", "draw", "column").to_numpy().reshape(-1, len(used))

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from src.collapse import Collapsed
-    from src.errors import Errors
     from src.heldout import Draws
 
 HOW = "python -m src.loo traces/<data>/<model>/<run_id> traces/<data>/<other model>/<run_id>"
@@ -63,7 +62,6 @@ class Kept:
     config : Config
     tree : DataTree
     collapsed : Collapsed
-    errors : Errors
     products : sparse array
         Cross-products of all units.
     """
@@ -73,7 +71,6 @@ class Kept:
     config: Config
     tree: xr.DataTree
     collapsed: Collapsed
-    errors: Errors
     products: csr_array
 
     @property
@@ -148,7 +145,6 @@ def opened(config: LooConfig) -> list[Kept]:
     UserError
     """
     from src import trace
-    from src.fit import errors_of
     from src.heldout import products_of
     from src.kept import folder_of_run, recollapsed, settings_of
     from src.terminal import console
@@ -162,10 +158,9 @@ def opened(config: LooConfig) -> list[Kept]:
         refuse(run, folder)
         tree = trace.load(folder / "posterior.nc")
         collapsed, said = recollapsed(run, tree.attrs)
-        errors = errors_of(run, collapsed.regression)
         for line in said:
             console().print(f"{name}: {line}")
-        found.append(Kept(name, folder, run, tree, collapsed, errors, products_of(collapsed)))
+        found.append(Kept(name, folder, run, tree, collapsed, products_of(collapsed)))
         same_rows(found[0], found[-1])
     if config.by != "unit" and config.by not in found[0].panel.groups:
         raise UserError(f"by={config.by} is no group of the data: choose from unit, {some(found[0].panel.groups, 10)}")
@@ -233,7 +228,7 @@ def score(kept: Kept, config: LooConfig) -> Scored:
 
     several = units_told(kept)
     draws = draws_of(kept, kept.tree["posterior"].to_dataset(), kept.collapsed, config)
-    density, plugged = log_densities(kept.collapsed, kept.errors, kept.products, draws, several, inside=True)
+    density, plugged = log_densities(kept.collapsed, kept.products, draws, several, inside=True)
     if config.folds:
         elpd = np.zeros(density.shape[1])
         again = refitter(kept, config)
@@ -384,7 +379,7 @@ def refitter(kept: Kept, config: LooConfig) -> Callable[[np.ndarray], np.ndarray
         tree = sample.draw_compiled(mine, *options, config.seed, False)
         posterior = trace.in_outcome_units(tree["posterior"].to_dataset(), s)
         draws = draws_of(kept, posterior, smaller, config)
-        return log_mean(log_densities(kept.collapsed, kept.errors, rest, draws, units, inside=False)[0])
+        return log_mean(log_densities(kept.collapsed, rest, draws, units, inside=False)[0])
 
     return again
 

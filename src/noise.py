@@ -52,6 +52,11 @@ def shocks(panel: Panel, shock: Shock, draws: int, rng: np.random.Generator) -> 
     return shock.sd * path[np.searchsorted(panel.periods, panel.time), shock.code[panel.unit]]
 
 
+def picked(share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A grid point for each unit, shape (unit,), drawn from its probabilities, shape (unit, grid point)."""
+    return (rng.random((len(share), 1)) > np.cumsum(share, axis=1)[:, :-1]).sum(axis=1)
+
+
 def disturbance(step: np.ndarray, rho: float, rng: np.random.Generator) -> np.ndarray:
     """AR(1) of unit variance along the first axis, `step` periods from one to the next, shape (slot - 1, series).
 

@@ -134,20 +134,19 @@ def looked_at(model, collapsed: Collapsed, prob: float, seed: int) -> Said:
 def shares_of_absurd(scales: Scales, name: str, collapsed: Collapsed) -> pd.DataFrame:
     """Prior mass below and above what is absurd of every estimand on one scale; NaN on scales without such ends."""
     draws = scales[name].draws.reshape(-1, len(scales[name].found))
-    low, high = ends_of(scales, name, collapsed)
+    is_read = name == "percent" or "percent" not in scales
+    low, high = ends_of(collapsed) if is_read else (np.nan, np.nan)
     known = np.isfinite(draws).all(axis=0) | (name == "percent")
     found = {"absurdly_low": (draws < low).mean(axis=0), "absurdly_high": (draws > high).mean(axis=0)}
     identified = np.array([average.identified for average in scales[name].found])
     return pd.DataFrame({key: np.where(known & identified & np.isfinite(low), v, np.nan) for key, v in found.items()})
 
 
-def ends_of(scales: Scales, name: str, collapsed: Collapsed) -> tuple[float, float]:
-    """Beyond which an effect is absurd on a scale; NaN where another scale tells."""
-    if name == "percent":
+def ends_of(collapsed: Collapsed) -> tuple[float, float]:
+    """Beyond which an effect is absurd, in the unit in which effects are read."""
+    if unit_of(collapsed) == "percent":
         return ABSURD
-    if "percent" in scales:
-        return float("nan"), float("nan")
-    most = MANY_SD * float(collapsed.regression.panel.outcome.std())
+    most = MANY_SD * collapsed.regression.frame.outcome[1]
     return -most, most
 
 
@@ -163,8 +162,7 @@ def outcomes(theta, collapsed: Collapsed, seed: int) -> tuple[np.ndarray, np.nda
     rows = np.flatnonzero(panel.treated & (seen[panel.unit] > 0))
     total = np.bincount(panel.unit[before], panel.outcome[before], minlength=len(panel.units))
     level = (total / np.maximum(seen, 1))[panel.unit[rows]]
-    labels = {label: k for k, label in enumerate(regression.design.all_labels)}
-    columns = [labels[str(label)] for label in theta["column"].to_numpy()]
+    columns = regression.design.positions(theta["column"].to_numpy())
     flat = theta.transpose("chain", "draw", "column").to_numpy().reshape(-1, len(columns))
     effect = (regression.matrix[rows][:, columns] @ flat.T).T
     rng = np.random.default_rng([seed, 17])
@@ -242,11 +240,9 @@ def average_in_words(theta: xr.DataArray, collapsed: Collapsed, att: Average, pr
 
     draws = estimand.draw_estimands(theta, collapsed.regression.design.all_labels, [att]).ravel()
     is_percent = unit_of(collapsed) == "percent"
-    sign, ends = "%" if is_percent else "", ABSURD
+    sign, ends = "%" if is_percent else "", ends_of(collapsed)
     if is_percent:
         draws = estimand.percent(draws)
-    else:
-        ends = (-MANY_SD * collapsed.regression.frame.outcome[1], MANY_SD * collapsed.regression.frame.outcome[1])
     low, high = np.quantile(draws, [(1 - prob) / 2, (1 + prob) / 2])
     absurd = float(((draws < ends[0]) | (draws > ends[1])).mean())
     where = "below -90% or above +900%" if is_percent else "beyond three SDs of the outcome"

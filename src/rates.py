@@ -385,11 +385,10 @@ def all_coefficients(
     is s where not given.
     """
     design = collapsed.regression.design
-    labels = {label: k for k, label in enumerate(design.all_labels)}
     nuisance = tuple(name for name in NUISANCE if name in design.blocks)
     flat = draws.to_numpy().reshape(-1, draws.sizes["column"])
     known = np.zeros((len(flat), design.size))
-    known[:, [labels[str(label)] for label in draws["column"].to_numpy()]] = flat
+    known[:, design.positions(draws["column"].to_numpy())] = flat
     if nuisance:
         out = design.columns(nuisance)
         kept = design.columns(tuple(name for name in design.blocks if name not in nuisance))

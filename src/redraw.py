@@ -86,8 +86,7 @@ def redrawn(
 
 def columns_of(collapsed: Collapsed, draw: xr.Dataset) -> np.ndarray:
     """Positions in the design of the coefficients that the model has, shape (column,)."""
-    positions = {label: k for k, label in enumerate(collapsed.regression.design.all_labels)}
-    return np.array([positions[str(label)] for label in draw["theta"]["column"].to_numpy()])
+    return collapsed.regression.design.positions(draw["theta"]["column"].to_numpy())
 
 
 def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
@@ -112,8 +111,7 @@ def counted(
     regression, levels = collapsed.regression, collapsed.levels
     assert levels is not None
     panel = regression.panel
-    reached = np.cumsum(levels.share, axis=1)[:, :-1]
-    chosen = (rng.random((len(reached), 1)) > reached).sum(axis=1)
+    chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
     log = levels.height[panel.unit] + felt + z
     for shock in collapsed.nuisance.shocks.values():

@@ -33,6 +33,7 @@ from models.inputs import CrossProducts
 from src import estimand, sample, trace
 from src.average import Average
 from src.config import SEEDS, CalibrateConfig
+from src.density import collapsed_density
 from src.design import build_design
 from src.diagnose import is_judged_alone
 from src.equations import part
@@ -200,10 +201,8 @@ def setting_of(config: CalibrateConfig) -> Setting:
     for equation in system:
         collapsed, dim = equation.collapsed, equation.named("column")
         used = [str(label) for label in model.coords[dim] or ()]
-        labels = {label: k for k, label in enumerate(collapsed.regression.design.all_labels)}
-        columns[equation.name] = np.array([labels[label] for label in used])
-        terms = tuple(dict.fromkeys(label.partition("[")[0] for label in used))
-        terms = tuple(term for term in terms if term != "earlier")
+        columns[equation.name] = collapsed.regression.design.positions(used)
+        terms = tuple(term for term in trace.terms_of(used) if term != "earlier")
         every[equation.name] = estimand.averages(collapsed.regression, collapsed.evidence, terms)
     told = [all(average.identified for average in one) for one in zip(*every.values(), strict=True)]
     found = {
@@ -270,8 +269,7 @@ def functions(draws: xr.Dataset, setting: Setting, new: dict[str, Redrawn]) -> d
             found[equation.named(average.estimand), average.group or "", average.level or ""] = values
         found |= {(equation.named(name), "", level): values for (name, level), values in alone(mine, size).items()}
         evidence = evidence_of(one, columns)
-        misfit = evidence.square - 2 * theta @ evidence.moment + np.einsum("di,ij,dj->d", theta, evidence.gram, theta)
-        likelihood += -evidence.dof * np.log(sigma) - misfit / (2 * sigma**2)
+        likelihood += collapsed_density(evidence, theta, sigma)
         fit += treated_fit(one, setting.errors, columns, theta, sigma)
     treated = new[FIRST].outcome[first(setting.system).collapsed.regression.panel.treated]
     with_treated = found["att", "", ""] * treated.mean() if ("att", "", "") in found else np.zeros(size)

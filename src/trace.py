@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -183,7 +183,12 @@ def densities(tree: xr.DataTree) -> tuple[xr.Dataset, xr.Dataset]:
 
 def terms(theta: xr.DataArray) -> tuple[str, ...]:
     """Names of the design's blocks that coefficients over labelled columns belong to, in order."""
-    return tuple(dict.fromkeys(str(label).partition("[")[0] for label in theta["column"].to_numpy()))
+    return terms_of(theta["column"].to_numpy())
+
+
+def terms_of(labels: Iterable) -> tuple[str, ...]:
+    """Names of the design's blocks that labelled columns belong to, in order."""
+    return tuple(dict.fromkeys(str(label).partition("[")[0] for label in labels))
 
 
 @contextmanager

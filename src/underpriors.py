@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.compare import KEYS, is_fixed, keyed, readable_scale
+from src.compare import KEYS, is_fixed, keyed, read_table, readable_scale
 from src.figure import DPI, STYLE, TRUTH, WIDTH, finish, sensible_limits, shorten
 from src.powers import is_main
 from src.trace import kept_attribute, whole, write
@@ -81,9 +81,7 @@ def table(runs: dict[str, Path]) -> pd.DataFrame:
     """`COLUMNS`: the main estimands of every run on the most readable scale, with their sensitivity to its prior."""
     parts = []
     for prior, folder in runs.items():
-        known = pd.read_csv(
-            folder / "estimands.csv", dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""]
-        )
+        known = read_table(folder / "estimands.csv")
         mine = keyed(known[known["scale"] == readable_scale(known)])
         mine = mine[
             np.array([is_main(row) for _, row in mine.iterrows()], dtype=bool) & mine["mean"].notna() & ~is_fixed(mine)
@@ -97,8 +95,7 @@ def sensitivities(folder: Path) -> pd.DataFrame:
     path = folder / "powers.csv"
     if not path.is_file():
         return pd.DataFrame(columns=[*KEYS, "sensitivity"])
-    found = pd.read_csv(path, dtype={"group": str, "level": str}, keep_default_na=False, na_values=[""])
-    return keyed(found).rename(columns={"prior": "sensitivity"})[[*KEYS, "sensitivity"]]
+    return keyed(read_table(path)).rename(columns={"prior": "sensitivity"})[[*KEYS, "sensitivity"]]
 
 
 def draw(found: pd.DataFrame, title: str, source: str) -> Figure:

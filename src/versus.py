@@ -121,13 +121,16 @@ def settings_apart(a: Run, b: Run) -> pd.DataFrame:
 
 def compared(a: Run, b: Run) -> pd.DataFrame:
     """Estimands that both runs have, on every scale that they share: `COLUMNS`."""
+    from src.estimand import draws_of
+
     known = [run.table[run.table["mean"].notna()][[*KEYS, *OF_EACH]] for run in (a, b)]
     found = known[0].merge(known[1], on=KEYS, suffixes=("_a", "_b"))
     sd = np.sqrt((found["sd_a"] ** 2 + found["sd_b"] ** 2) / 2)
     found["shift"] = found["mean_b"] - found["mean_a"]
     found["in_sds"] = found["shift"] / sd.where(sd > 0)
     outcome = found[found["scale"] == "outcome"]
-    overlaps = [overlap(drawn(a, *key), drawn(b, *key)) for key in outcome[KEYS[:3]].itertuples(index=False)]
+    keys = outcome[KEYS[:3]].itertuples(index=False)
+    overlaps = [overlap(*(draws_of(run.draws, *key).ravel() for run in (a, b))) for key in keys]
     found["overlap"] = pd.Series(overlaps, index=outcome.index, dtype=float)
     if is_log(a, b):  # percentages are the same increasing function of both
         of_outcome = found.groupby(KEYS[:3], sort=False)["overlap"].transform("first")
@@ -141,15 +144,6 @@ def is_log(*runs: Run) -> bool:
     from src.kept import settings_of
 
     return all(is_linear_log(settings_of(run.folder)) for run in runs)
-
-
-def drawn(run: Run, estimand: str, group: str, level: str) -> np.ndarray:
-    """Draws of one estimand on the outcome scale, shape (draw,)."""
-    values = run.draws[f"{estimand}_{group}" if group else estimand].transpose("chain", "draw", ...)
-    if values.ndim > 2:
-        levels = [str(one) for one in values[values.dims[-1]].to_numpy()]
-        values = values[..., levels.index(level)]
-    return values.to_numpy().ravel()
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

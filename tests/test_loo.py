@@ -15,7 +15,7 @@ from src.collapse import collapse
 from src.command import UserError
 from src.config import LooConfig
 from src.design import MEAN, build_design, regression_of
-from src.errors import Errors, Nuisance, Shock, shock_columns, shock_precision
+from src.errors import Nuisance, Shock, shock_columns, shock_precision
 from src.heldout import Draws
 from src.passes import precision_of
 from tests.test_command import composed
@@ -104,10 +104,9 @@ def by_force(collapsed, draws, d, i, scale, integrated):
 @pytest.mark.parametrize("integrated", [False, True])
 def test_densities_are_those_of_dense_algebra(panel, shocks, integrated):
     collapsed, draws = made(panel, shocks, 4.0, integrated)
-    errors = Errors("ar1", "unit", tuple(collapsed.nuisance.shocks))
     units = np.array([0, 1, 6])
     products = heldout.products_of(collapsed)
-    density, plugged = heldout.log_densities(collapsed, errors, products, draws, units, inside=True)
+    density, plugged = heldout.log_densities(collapsed, products, draws, units, inside=True)
     for k, i in enumerate(units):
         typical = (1.2 if np.isfinite(panel.cohort[i]) else 0.9) ** 2
         prior = stats.invgamma(2.0, scale=2.0 * typical)
@@ -125,13 +124,12 @@ def test_densities_are_those_of_dense_algebra(panel, shocks, integrated):
 @pytest.mark.parametrize("integrated", [False, True])
 def test_a_unit_is_taken_out_as_if_it_had_not_been_there(panel, integrated):
     collapsed, draws = made(panel, 2, 4.0, integrated)
-    errors = Errors("ar1", "unit", tuple(collapsed.nuisance.shocks))
     products = heldout.products_of(collapsed)
     units = np.array([0, 1, 6])
-    inside, _ = heldout.log_densities(collapsed, errors, products, draws, units, inside=True)
+    inside, _ = heldout.log_densities(collapsed, products, draws, units, inside=True)
     for k, i in enumerate(units):
         smaller, rest = heldout.without(collapsed, products, np.array([i]))
-        alone, _ = heldout.log_densities(collapsed, errors, rest, draws, np.array([i]), inside=False)
+        alone, _ = heldout.log_densities(collapsed, rest, draws, np.array([i]), inside=False)
         np.testing.assert_allclose(alone[:, 0], inside[:, k], atol=1e-8)
         keep = np.flatnonzero(np.arange(11) != i)
         again = heldout.products_of(collapsed, keep)
@@ -141,9 +139,8 @@ def test_a_unit_is_taken_out_as_if_it_had_not_been_there(panel, integrated):
 
 def test_one_scale_for_all_needs_no_integral(panel):
     collapsed, draws = made(panel, 1, np.inf, False)
-    errors = Errors("ar1", "common", ("industry",))
     products = heldout.products_of(collapsed)
-    density, plugged = heldout.log_densities(collapsed, errors, products, draws, np.array([0, 1]), inside=True)
+    density, plugged = heldout.log_densities(collapsed, products, draws, np.array([0, 1]), inside=True)
     np.testing.assert_array_equal(density, plugged)
 
 
@@ -172,7 +169,7 @@ def test_weights_give_what_exact_refits_give():
     coefficients[:, columns] = mean + rng.standard_normal((4000, len(columns))) @ lower.T
     draws = Draws(coefficients, np.ones(4000), np.zeros(4000))
     products = heldout.products_of(collapsed)
-    density, plugged = heldout.log_densities(collapsed, Errors(), products, draws, np.arange(40), inside=True)
+    density, plugged = heldout.log_densities(collapsed, products, draws, np.arange(40), inside=True)
     found = loo.weighted(SimpleNamespace(panel=panel), np.arange(40), density, plugged, 4)
     assert found.pareto_k.max() < 0.5
     np.testing.assert_allclose(found.elpd_i, exact, atol=0.05)
