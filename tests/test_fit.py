@@ -204,17 +204,6 @@ def test_letters_without_a_font_are_said_on_the_terminal_and_in_the_report(copie
     assert "figures lack a font for 业" in (copied / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_readmes_lines_of_arviz_run_without_warnings(run, monkeypatch):
-    import matplotlib
-
-    section = (ROOT / "README.md").read_text().partition("## The posterior in ArviZ")[2].partition("\n## ")[0]
-    lines = [line.removeprefix("    ") for line in section.splitlines() if line.startswith("    ")]
-    code = "\n".join(lines)
-    assert code.count("traces/mine/") == 1
-    matplotlib.use("agg")
-    exec(code.replace("traces/mine", str(run[0])), {})
-
-
 def test_a_folder_that_holds_another_run_is_refused(run, panel_file, capsys):
     before = (run[0] / "posterior.nc").read_bytes()
     assert call(fit.fit, *of_file(panel_file), f"hydra.run.dir={run[0]}", "seed=99") == 2
