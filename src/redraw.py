@@ -23,6 +23,7 @@ import xarray as xr
 from models.inputs import CrossProducts
 from src import noise
 from src.collapse import Collapsed, with_outcome
+from src.design import NUISANCE
 from src.errors import Errors
 from src.products import centred_within
 from src.system import Equation, given_whole
@@ -128,32 +129,53 @@ def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
     return found.collapsed.evidence.rescale(found.collapsed.s).take(columns)
 
 
-def treated_fit(
-    found: Redrawn, errors: Errors, columns: np.ndarray, theta: np.ndarray, sigma: np.ndarray
-) -> np.ndarray:
-    """How well each draw fits treated rows, shape (draw,): any function that looks at the outcome does.
+def without_nuisance(found: Redrawn, errors: Errors, coefficients: np.ndarray) -> np.ndarray:
+    """Treated rows less their unit and what periods and covariates do: mean of what is left, shape (draw,).
 
-        Gaussian   -|y - X theta|^2 / (2 sigma^2) of treated rows, y less the mean of its unit, but for y'y
-        counts     sum over units of the log probability of how their events of treated rows spread over these
+    Of counts their mean as it is.
 
     Parameters
     ----------
     found : Redrawn
     errors : Errors
-    columns : array of int, shape (column,)
-    theta : array, shape (draw, column)
-        In units of s.
+    coefficients : array, shape (draw, column)
+        Of all columns of the design, in units of the outcome.
+    """
+    regression = found.collapsed.regression
+    panel, design = regression.panel, regression.design
+    if errors.events:
+        return np.full(len(coefficients), found.outcome[panel.treated].mean())
+    flat = design.columns(tuple(name for name in NUISANCE if name in design.blocks))
+    left = found.outcome[:, None] - regression.matrix[:, flat] @ coefficients[:, flat].T
+    return np.array([centred_within(one, panel.unit)[panel.treated].mean() for one in left.T])
+
+
+def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """How well each draw fits treated rows, shape (draw,): any function that looks at the outcome does.
+
+        Gaussian   -|y - X theta - Z eta|^2 / (2 sigma^2) of treated rows, all less the mean of its unit
+        counts     sum over units of the log probability of how their events of treated rows spread over these
+
+    eta, the effects of periods and covariates, has to be drawn with theta: it is flat, so that ranks are those of a
+    prior only where they do not change as the outcome moves by Z eta.
+
+    Parameters
+    ----------
+    found : Redrawn
+    errors : Errors
+    coefficients : array, shape (draw, column)
+        Of all columns of the design, in units of the outcome.
     sigma : array, shape (draw,)
+        In units of s.
     """
     regression, s = found.collapsed.regression, found.collapsed.s
     panel = regression.panel
     rows = panel.treated
-    matrix = regression.matrix[rows][:, columns]
+    felt = regression.matrix @ coefficients.T
     if not errors.events:
-        left = centred_within(found.outcome, panel.unit)[rows] / s
-        gram, moment = (matrix.T @ matrix).toarray(), matrix.T @ left
-        return (theta @ moment - np.einsum("di,ij,dj->d", theta, gram, theta) / 2) / sigma**2
-    power = s * (matrix @ theta.T) + panel.log_offset[rows, None]
+        left = [centred_within(one, panel.unit)[rows] / s for one in (found.outcome[:, None] - felt).T]
+        return -0.5 * (np.array(left) ** 2).sum(axis=1) / sigma**2
+    power = felt[rows] + panel.log_offset[rows, None]
     unit = panel.unit[rows]
     starts = np.flatnonzero(np.r_[True, np.diff(unit) != 0])
     log_total = np.logaddexp.reduceat(power, starts, axis=0)

@@ -11,7 +11,8 @@ posterior given y0 in the place of the prior, and that given y0 and y in the pla
 What the model does not draw is given to it at the values that y is drawn with; see src.redraw. Of several outcomes,
 each is drawn given those before. The functions are all estimands, spreads, slopes and correlations; the log likelihood,
 how well treated rows are fitted, and the average effect times the mean treated outcome, which look at y, too (Modrák et
-al. 2025).
+al. 2025). Effects of units, periods and covariates are flat: ranks are uniform of functions that do not change as these
+and the outcome move together, and so the last two take them off the outcome, as drawn given theta.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ from src.equations import part
 from src.errors import Errors
 from src.fit import build_model, collapsed_system, errors_of, load, needs_units, posterior_settings, unpooled
 from src.panel import in_one_line
-from src.redraw import Redrawn, evidence_of, redrawn, treated_fit
+from src.rates import all_coefficients
+from src.redraw import Redrawn, evidence_of, redrawn, treated_fit, without_nuisance
 from src.replicate import Failure
-from src.system import FIRST, MARK, Equation, first
+from src.system import FIRST, MARK, Equation
 
 type Key = tuple[str, str, str]
 
@@ -53,7 +55,7 @@ STRIDE = 100_000  # seeds of one study do not reach those of the next
 AROUND = (1000, 1000, 4)  # draws, tuning, chains of the posterior of the data
 COLUMNS = ["simulation", "quantity", "group", "level", "pit"]
 OF_DATA = ("log_likelihood", "treated_fit", "att_times_treated_mean")
-SOURCES = ("estimand", "average", "spillover", "tally", "identify", "noise", "equations", "redraw", "simulate")
+SOURCES = ("estimand", "average", "spillover", "tally", "identify", "noise", "equations", "rates", "redraw", "simulate")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def simulated(plan: Plan, r: int) -> pd.DataFrame:
     compiled = setting.compiled.with_data(**evidence_for(setting, new))
     tree = sample.draw_compiled(compiled, *options, (STRIDE * config.seed + r) % SEEDS, False)
     posterior = thinned(tree["posterior"].to_dataset())
-    theirs, mine = (functions(one, setting, new) for one in (posterior, truth))
+    theirs = functions(posterior, setting, new, (STRIDE * config.seed + r) % SEEDS)
+    mine = functions(truth, setting, new)
     pit = {
         key: (np.sum(values < mine[key]) + rng.random()) / (len(values) + 1)
         for key, values in theirs.items()
@@ -254,9 +257,16 @@ def thinned(posterior: xr.Dataset) -> xr.Dataset:
     return posterior.isel(draw=slice(step - 1, None, step))
 
 
-def functions(draws: xr.Dataset, setting: Setting, new: dict[str, Redrawn]) -> dict[Key, np.ndarray]:
-    """All functions whose ranks are looked at, shape (draw,) each, by quantity, group and level."""
+def functions(
+    draws: xr.Dataset, setting: Setting, new: dict[str, Redrawn], seed: int | None = None
+) -> dict[Key, np.ndarray]:
+    """All functions whose ranks are looked at, shape (draw,) each, by quantity, group and level.
+
+    Effects of periods and covariates are drawn given the others with `seed`; without one they are what outcomes are
+    drawn with, zero.
+    """
     found: dict[Key, np.ndarray] = {}
+    means: dict[str, np.ndarray] = {}
     totals: list[np.ndarray] = []
     size = draws.sizes["chain"] * draws.sizes["draw"]
     likelihood, fit = np.zeros(size), np.zeros(size)
@@ -270,11 +280,24 @@ def functions(draws: xr.Dataset, setting: Setting, new: dict[str, Redrawn]) -> d
         found |= {(equation.named(name), "", level): values for (name, level), values in alone(mine, size).items()}
         evidence = evidence_of(one, columns)
         likelihood += collapsed_density(evidence, theta, sigma)
-        fit += treated_fit(one, setting.errors, columns, theta, sigma)
-    treated = new[FIRST].outcome[first(setting.system).collapsed.regression.panel.treated]
-    with_treated = found["att", "", ""] * treated.mean() if ("att", "", "") in found else np.zeros(size)
+        every = with_nuisance(one, mine["theta"], sigma, seed)
+        fit += treated_fit(one, setting.errors, every, sigma)
+        means[equation.name] = without_nuisance(one, setting.errors, every)
+    with_treated = found["att", "", ""] * means[FIRST] if ("att", "", "") in found else np.zeros(size)
     of_data = zip(OF_DATA, (likelihood, fit, with_treated), strict=True)
     return found | {(name, "", ""): values for name, values in of_data}
+
+
+def with_nuisance(one: Redrawn, theta: xr.DataArray, sigma: np.ndarray, seed: int | None) -> np.ndarray:
+    """Coefficients of all columns of the design, in units of the outcome, shape (draw, column)."""
+    collapsed = one.collapsed
+    mine = collapsed.s * theta.transpose("chain", "draw", "column")
+    if seed is not None:
+        return all_coefficients(collapsed, mine, seed, collapsed.s * sigma)
+    flat = mine.to_numpy().reshape(-1, mine.sizes["column"])
+    found = np.zeros((len(flat), collapsed.regression.design.size))
+    found[:, collapsed.regression.design.positions(mine["column"].to_numpy())] = flat
+    return found
 
 
 def total(

@@ -113,21 +113,46 @@ def test_fit_of_treated_rows_by_hand(counts, gaussian):
         equation = system[0]
         found = redraw.redrawn(equation, errors, (), draw_of(equation), [], rng)
         regression, s = found.collapsed.regression, found.collapsed.s
-        panel, columns = regression.panel, redraw.columns_of(found.collapsed, draw_of(equation))
-        theta = rng.normal(size=(3, len(columns)))
-        fits = redraw.treated_fit(found, errors, columns, theta, np.full(3, 2.0))
-        felt = s * (regression.matrix[:, columns] @ theta.T)
-        by_hand = np.zeros(3)
+        panel, design = regression.panel, regression.design
+        coefficients = rng.normal(size=(3, design.size))
+        fits = redraw.treated_fit(found, errors, coefficients, np.full(3, 2.0))
+        means = redraw.without_nuisance(found, errors, coefficients)
+        felt = regression.matrix @ coefficients.T
+        flat = design.columns(("time", "covariate"))
+        only_flat = regression.matrix[:, flat] @ coefficients[:, flat].T
+        by_hand, lefts = np.zeros(3), []
         for unit in np.unique(panel.unit[panel.treated]):
-            rows = np.flatnonzero((panel.unit == unit) & panel.treated)
+            mine = panel.unit == unit
+            rows = np.flatnonzero(mine & panel.treated)
             y = found.outcome[rows]
             if errors.events:
                 chance = np.exp(felt[rows]) / np.exp(felt[rows]).sum(axis=0)
                 by_hand += y @ np.log(chance)
+                lefts.append(np.repeat(y[:, None], 3, axis=1))
             else:
-                left = (y - found.outcome[panel.unit == unit].mean()) / s
-                by_hand += (-((left[:, None] - felt[rows] / s) ** 2) + left[:, None] ** 2).sum(axis=0) / (2 * 2.0**2)
+                left = y[:, None] - felt[rows] - (found.outcome[mine, None] - felt[mine]).mean(axis=0)
+                by_hand -= (left**2).sum(axis=0) / (2 * (2.0 * s) ** 2)
+                lefts.append(y[:, None] - only_flat[rows] - (found.outcome[mine, None] - only_flat[mine]).mean(axis=0))
         np.testing.assert_allclose(fits, by_hand, rtol=1e-9)
+        np.testing.assert_allclose(means, np.vstack(lefts).mean(axis=0), rtol=1e-9)
+
+
+def test_functions_of_the_outcome_do_not_change_as_it_moves_with_what_is_flat(gaussian):
+    """Else ranks would not be those of a prior; see src.simulate."""
+    rng = np.random.default_rng(3)
+    _, system = gaussian
+    found = redraw.redrawn(system[0], ERRORS, (), draw_of(system[0]), [], rng)
+    regression = found.collapsed.regression
+    design = regression.design
+    flat = design.columns(("time", "covariate"))
+    coefficients = rng.normal(size=(2, design.size))
+    by, level = rng.normal(size=len(flat)), rng.normal(size=len(regression.panel.units))
+    moved = replace(found, outcome=found.outcome + regression.matrix[:, flat] @ by + level[regression.panel.unit])
+    further = coefficients.copy()
+    further[:, flat] += by
+    for function in (lambda *a: redraw.treated_fit(*a, np.ones(2)), redraw.without_nuisance):
+        np.testing.assert_allclose(function(moved, ERRORS, further), function(found, ERRORS, coefficients), rtol=1e-9)
+        assert not np.allclose(function(moved, ERRORS, coefficients), function(found, ERRORS, coefficients))
 
 
 def test_a_regression_of_one_outcome_is_a_system_of_its_own():
