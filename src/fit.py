@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from src.command import UserError, command, folder_of
+from src.command import HOME, UserError, command, folder_of
 from src.config import Config, exposure_entries
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def answered(
     `twins` waits for what classical estimators find; they follow from sums where it is not given.
     """
     from src import diagnose, estimand, figure, from_sums, papers, report, terminal, trace
-    from src.scrutiny import Given, scrutinise
+    from src.asked import asked
+    from src.scrutiny import Given, scrutinise, together
     from src.stopwatch import stopwatch
     from src.system import first
 
@@ -113,6 +114,9 @@ def answered(
         classical = from_sums.twins(collapsed, twins_of(config), config.prob) if twins is None else twins()
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
         beside = scrutinise(Given(found, trace.theta(tree, "prior"), trace.densities(tree), collapsed, *facts))
+        studies = Path(HOME, "calibrate", config.data.name, config.model.name)
+        since = asked(folder, studies, run, posterior_settings(config), regression.panel.sha256)
+        beside = together(since, beside)
     tables = {"estimands": found.table, "parameters": diagnose.parameters(tree)} | beside.tables
     for name in set(TABLES) - set(tables):  # of an earlier run of other settings
         (folder / f"{name}.csv").unlink(missing_ok=True)

@@ -450,6 +450,7 @@ def compared(scored: list[Scored]) -> pd.DataFrame:
         }
     ).T
     bad = pd.DataFrame({one.kept.name: {"good_k": one.elpd.good_k, "pareto_bad": still_bad(one)} for one in scored}).T
+    bad = bad.assign(run_id=[one.kept.tree.attrs["run_id"] for one in scored])
     found = ranked.join(more).join(bad).assign(adopters=int(adopters.sum()), units=len(adopters))
     return found.rename_axis("run").reset_index()
 

@@ -46,6 +46,7 @@ SUBJECTS = {
     "before": "What was believed before the data?",
     "prior": "How much does the prior say?",
     "channels": "Through which channels?",
+    "asked": "What has been asked of it since?",
 }
 IGNORABILITY = (
     "Sequential ignorability",
@@ -186,6 +187,10 @@ def questions(origin: Origin) -> Iterator[tuple[str, str]]:
     if origin.alone and not origin.events:
         yield f"python -m src.loo {origin.folder}", "how well units are predicted by the others, beside other models"
     yield f"python -m src.export {origin.folder}", "draws and tables for R, Stata and others"
+    yield (
+        f"python -m src.report {origin.folder}",
+        "this page anew, with what src.calibrate and src.loo have found since",
+    )
 
 
 def in_short(rows: pd.DataFrame, beside: Scrutiny, scale: str) -> list[str]:

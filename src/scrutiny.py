@@ -35,7 +35,7 @@ class Scrutiny:
     tables : dict of str to DataFrame
         By file: comparison, agreement, powers, weights, bacon, sensitivity, predictive.
     said : dict of str to list of str
-        Sentences by subject: agreement, weights, trends, replicates, before, prior; warnings, which come first
+        Sentences by subject: agreement, weights, trends, replicates, before, prior, asked; warnings, which come first
         wherever they are shown; handled, what could not be had.
     record : dict
         For diagnostics.json.

@@ -73,14 +73,15 @@ class Plan:
     sha256: str
 
     def settings(self) -> dict:
-        """As plain values, without what cannot change a number."""
-        return {name: value for name, value in posterior_settings(self.config).items() if name != "n"}
+        """As plain values, without what cannot change a number, and the hash of the data."""
+        settings = {name: value for name, value in posterior_settings(self.config).items() if name != "n"}
+        return settings | {"sha256": self.sha256}
 
     @cached_property
     def name(self) -> str:
         """Hash of the settings, of the data and of the code."""
         code = trace.code_version(*(f"src/{source}.py" for source in SOURCES))
-        text = json.dumps([self.settings(), self.sha256, code], sort_keys=True, default=str)
+        text = json.dumps([self.settings(), code], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

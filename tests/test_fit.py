@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from src import collect, fit, report
+from src import asked, collect, fit, report, trace
 from src.check import check
 from src.command import command
 from src.config import Config
 from src.estimand import COLUMNS
 from src.trace import ROOT
+from tests import test_asked
 
 COMPARISON = [
     "estimand", "group", "level", "scale", "estimator", "estimate", "se", "low", "high", "prob", "n_obs", "note",
@@ -202,6 +203,24 @@ def test_letters_without_a_font_are_said_on_the_terminal_and_in_the_report(copie
     assert capsys.readouterr().out.count("  · figures lack a font for 业\n") == 1
     assert "figures lack a font for 业" in json.loads((copied / "diagnostics.json").read_text())["notes"]
     assert "figures lack a font for 业" in (copied / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_written_anew_has_what_was_asked_since(copied, panel_file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    test_asked.compared(copied, trace.kept_run_id(copied / "posterior.nc"))
+    again = (fit.fit, *of_file(panel_file), f"hydra.run.dir={copied}")
+    assert call(*again) in (0, 3)
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    assert "What has been asked of it since?" in page
+    assert "the highest of 3 runs" in page
+    settings = json.loads(trace.kept_attribute(copied / "posterior.nc", "config"))
+    sha256 = trace.kept_attribute(copied / "posterior.nc", "data_sha256")
+    studies = tmp_path / "traces" / "calibrate" / settings["data"]["name"] / settings["model"]["name"]
+    test_asked.study(studies, "bad", 0.001, sha256=sha256, **{name: settings[name] for name in asked.OF_POSTERIOR})
+    assert call(*again) in (0, 3)
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    for part in page.split("What did adoption do to adopters?"):  # among what weakens it, and where it was asked
+        assert "Drawn again from the prior (python -m src.calibrate): Ranks of 1 of 2" in part
 
 
 def test_a_folder_that_holds_another_run_is_refused(run, panel_file, capsys):

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 from scipy import integrate, stats
 
-from src import command, fit, heldout, loo
+from src import command, fit, heldout, loo, trace
 from src.collapse import collapse
 from src.command import UserError
 from src.config import LooConfig
@@ -212,6 +212,7 @@ def test_the_command_compares_and_reminds(runs, tmp_path, capsys):
     assert "Prediction is not identification" in said
     table = pd.read_csv(place / "compare.csv")
     assert list(table["run"]) == ["full", "white"]  # what the world has errors do is found
+    assert list(table["run_id"]) == [trace.kept_run_id(runs[name] / "posterior.nc") for name in table["run"]]
     assert table.loc[1, "elpd_diff"] < -4 * table.loc[1, "dse"]
     assert table["weight"].sum() == pytest.approx(1, abs=1e-6)
     units = pd.read_csv(place / "loo.csv")

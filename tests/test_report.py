@@ -194,9 +194,9 @@ def test_the_worst_news_comes_first():
 @pytest.mark.parametrize(
     ("alone", "events", "asked"),
     [
-        (True, False, ["prior", "calibrate", "loo", "export"]),
-        (True, True, ["prior", "calibrate", "export"]),
-        (False, False, ["calibrate", "export"]),
+        (True, False, ["prior", "calibrate", "loo", "export", "report"]),
+        (True, True, ["prior", "calibrate", "export", "report"]),
+        (False, False, ["calibrate", "export", "report"]),
     ],
 )
 def test_what_else_can_be_asked(alone, events, asked):
