@@ -8,9 +8,8 @@
 
 `src.sites` has the approximations of single units. Each pass
 
-1. improves the sites at the present f, and takes from the bound of every unit and omega what uncertainty about f costs
-   it, tr(W C) / 2, C the posterior covariance of f: without it omega would come out too small, because effects of units
-   and shocks take what is disturbance;
+1. improves the sites at the present f and its posterior covariance C: without C omega would come out too small,
+   because effects of units and shocks take what is disturbance, and effects too high where few events tell them;
 2. renews pi by expectation-maximisation, and rho by a parabola through the sum over units of log sum pi exp(bound);
 3. solves for all coefficients under Normal priors that do not depend on the model, and renews shocks, spreads and onset
    as `src.nuisance` does for Gaussian outcomes.
@@ -42,7 +41,7 @@ from src.nuisance import (
 )
 from src.panel import Panel, count
 from src.passes import Workspace
-from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
+from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, loosened, roots, spent
 
 OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
 PASSES, LEAST_PASSES = 40, 4
@@ -133,7 +132,7 @@ def estimate(
         Blocks of tau of a model that pools nothing: the sites are then taken at its own estimate, under flat priors.
         None: at an estimate that pools everything.
     known : Known, optional
-        At which the sites are then taken: passes move f alone.
+        At which the sites are then taken: passes move f alone, and the spreads of what is pooled.
     """
     panel = regression.panel
     work = Workspace.of(regression, errors, 1.0, terms)
@@ -155,12 +154,13 @@ def estimate(
     moved, done = np.inf, 0
     while done < PASSES and (moved > SETTLED or done < LEAST_PASSES):
         before, done, there = now, done + 1, f
-        padded, loose = counts.padded(f), counts.padded(spread)
+        padded = counts.padded(f)
+        sites, follows = loosened(sites, counts, Prior.of(counts, now.rho), omega, padded, roots(counts, spread))
 
-        def tried(rho: float, sites: Sites, padded=padded, loose=loose) -> tuple[Sites, np.ndarray]:
+        def tried(rho: float, sites: Sites, padded=padded, follows=follows) -> tuple[Sites, np.ndarray]:
             prior = Prior.of(counts, rho)
             sites = improved(sites, counts, prior, omega, padded, STEPS)
-            return sites, bound(sites, counts, prior, omega, padded) - spent(sites, counts, prior, omega, padded, loose)
+            return sites, bound(sites, counts, prior, omega, padded) - spent(follows, prior, omega)
 
         if serial and done > 1:
             now = replace(now, rho=better_rho(now.rho, sites, masses[ever.astype(int)], tried))
@@ -182,6 +182,8 @@ def estimate(
             spreads = now.spreads
             now = renewed(work, coefficients, now, information, moment, felt, s)
             now = replace(now, spreads=spreads) if terms else now
+        else:
+            now = update_spreads(layout, coefficients, now)
         moved = float(np.abs(step[counts.row[counts.real]]).max()) / 5
         moved = moved if known is not None else max(distance(before, now), moved)
     if known is None:

@@ -17,6 +17,15 @@ with W zeta = W(f + u) + (y - mu) - diag(mu) S (y - mu) it is locally -(f - zeta
 Gaussian outcome zeta. omega = 0 is the Poisson with a unit effect, conditional on the unit's total:
 mu = total * softmax(f), W = diag mu - mu mu' / total.
 
+f is not known, but Normal(f, C) by what all counts and the prior say. As f moves by c, u moves by -S diag(mu) c, so
+that the best approximation to f and u together has
+
+    mu = exp(f + u + (diag(S) + diag(A C A')) / 2),    A = 1 - S diag(mu)
+
+and bound and evidence are those at this mu, the bound less tr(Q S diag(mu) C diag(mu) S) / 2, what is spent. Without
+C the evidence would be a parabola at the mode of a density that falls off more steeply above it than below, and effects
+would come out too high wherever few events tell them: log y of a count y, in the place of log y - 1 / (2y).
+
 R^-1 is tridiagonal, so a pass costs a number of operations in proportion to the rows. Units lie along an axis of their
 own and are padded to equal length: arrays have shape (slot, unit, grid point). A padding slot has mu = 0, R = 1 and no
 part in the constant.
@@ -37,6 +46,8 @@ from src.products import ar1_bands
 MOST_LOG = 30.0  # of a mean: a step that overshoots must not overflow
 STEP = 2.0  # largest change of u in one pass
 DAMPING = 0.5
+LITTLE = 1e-3  # of a variance of f, in all rows or times the events there: as good as none
+MOST_SLACK = 4.0  # a variance: what no event tells is as wide as its prior, and flat under a flat one
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,12 @@ class Prior:
         ones = real * (diagonal + beside + before)
         return cls(diagonal, beside, np.log(innovation).sum(axis=0), ones, ones.sum(axis=0))
 
+    def of_units(self, some: np.ndarray) -> Prior:
+        """Of some of the units."""
+        return Prior(
+            self.diagonal[:, some], self.beside[:, some], self.log_det[some], self.ones[:, some], self.total[some]
+        )
+
     def times(self, x: np.ndarray) -> np.ndarray:
         """R^-1 x, shape (slot, unit, grid point)."""
         found = self.diagonal[..., None] * x
@@ -134,10 +151,13 @@ class Sites:
     ----------
     u, variance : array
         Mean and diag(S).
+    slack : array
+        diag(A C A'), what uncertainty about f adds.
     """
 
     u: np.ndarray
     variance: np.ndarray
+    slack: np.ndarray
 
     @classmethod
     def start(cls, counts: Counts, f: np.ndarray, points: int) -> Sites:
@@ -145,11 +165,11 @@ class Sites:
         expected = (np.exp(np.minimum(f, MOST_LOG)) * counts.real).sum(axis=0)
         level = np.log(counts.count.sum(axis=0) / expected)
         u = np.repeat((level * counts.real)[..., None], points, axis=2)
-        return cls(u, np.zeros_like(u))
+        return cls(u, np.zeros_like(u), np.zeros_like(u))
 
     def mean(self, counts: Counts, f: np.ndarray) -> np.ndarray:
         """mu, 0 in padding."""
-        power = np.minimum(f[..., None] + self.u + self.variance / 2, MOST_LOG)
+        power = np.minimum(f[..., None] + self.u + (self.variance + self.slack) / 2, MOST_LOG)
         return np.exp(power) * counts.real[..., None]
 
 
@@ -193,6 +213,10 @@ class Solved:
         ratio[..., none], pivot[..., none] = 0.0, np.inf
         spike[..., none], room[:, none] = (prior.ones != 0)[..., None], mu.sum(axis=0)[:, none]
         return cls(ratio, pivot, spike, room)
+
+    def of_units(self, some: np.ndarray) -> Solved:
+        """Of some of the units."""
+        return Solved(self.ratio[:, some], self.pivot[:, some], self.spike[:, some], self.room[some])
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """S x."""
@@ -265,14 +289,15 @@ def improved(
         step = solved.times(counts.count[..., None] - mu - pull_of_prior(prior, omega, sites.u))
         share = DAMPING if done < damped else 1.0
         variance = (1 - share) * sites.variance + share * solved.diagonal() * real
-        sites = Sites(sites.u + np.clip(step, -STEP, STEP) * real, variance)
+        sites = replace(sites, u=sites.u + np.clip(step, -STEP, STEP) * real, variance=variance)
     return sites
 
 
 def bound(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray) -> np.ndarray:
     """Evidence lower bound of each unit at each omega up to a constant of the unit, shape (unit, grid point).
 
-    That of Normal(u, S) with S of the present means: a bound wherever the sites stand, and stationary where they end.
+    Less what is `spent`. That of Normal(u, S) with S of the present means: a bound wherever the sites
+    stand, and stationary where they end.
     """
     mu = sites.mean(counts, f)
     solved = Solved.of(prior, omega, mu)
@@ -283,21 +308,70 @@ def bound(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.n
     return fit - 0.5 * penalty + solved.half_log_det(prior, omega)
 
 
-def spent(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, spread: np.ndarray):
-    """tr(W C) / 2 of each unit at each omega: what uncertainty about f costs the bound, shape (unit, grid point).
+@dataclass(frozen=True)
+class Follows:
+    """How far u goes down as f goes up by a factor c of its covariance: S diag(mu) c.
+
+    Attributes
+    ----------
+    unit : array of int, shape (unit,)
+        Those whose f this moves to speak of.
+    u : array, shape (slot, unit, grid point)
+    """
+
+    unit: np.ndarray
+    u: np.ndarray
+
+
+def roots(counts: Counts, spread: np.ndarray) -> np.ndarray:
+    """As many deviations of f as there are slots, with the same outer products: C of each unit in factors.
 
     Parameters
     ----------
-    spread : array, shape (slot, unit, draw)
+    counts : Counts
+    spread : array, shape (row, draw)
         Deviations of f over draws, whose outer products sum to C.
+
+    Returns
+    -------
+    array, shape (slot, unit, factor)
+    """
+    padded = counts.padded(spread)
+    if padded.shape[2] <= len(padded):
+        return padded
+    of_units = padded.swapaxes(0, 1)
+    values, vectors = np.linalg.eigh(of_units @ of_units.swapaxes(1, 2))
+    return (vectors * np.sqrt(np.maximum(values, 0.0))[:, None]).swapaxes(0, 1)
+
+
+def loosened(
+    sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.ndarray, loose: np.ndarray
+) -> tuple[Sites, list[Follows]]:
+    """The sites with what uncertainty about f adds to their means, and how u follows f.
+
+    Parameters
+    ----------
+    loose : array, shape (slot, unit, factor)
+        From `roots`.
     """
     mu = sites.mean(counts, f)
-    cost = np.einsum("tug,tu->ug", mu, np.einsum("tud,tud->tu", spread, spread))
-    for j, row in Solved.of(prior, omega, mu).rows():
-        shared = np.einsum("ud,tud->tu", spread[j], spread[j:])
-        shared[1:] *= 2
-        cost -= mu[j] * np.einsum("tug,tug,tu->ug", mu[j:], row, shared)
-    return 0.5 * cost
+    solved = Solved.of(prior, omega, mu)
+    slack, follows = np.zeros_like(mu), []
+    moves = np.einsum("tuk,tu->uk", loose**2, 1 + mu.max(axis=2)) > LITTLE
+    for k, moved in enumerate(moves.T):
+        some = np.flatnonzero(moved)
+        one = loose[:, some, k, None]
+        follows.append(Follows(some, solved.of_units(some).times(mu[:, some] * one)))
+        slack[:, some] += (one - follows[-1].u) ** 2
+    return replace(sites, slack=np.minimum(slack, MOST_SLACK) * counts.real[..., None]), follows
+
+
+def spent(follows: list[Follows], prior: Prior, omega: np.ndarray) -> np.ndarray:
+    """What each unit's bound pays at each omega for u that follows f, shape (unit, grid point)."""
+    cost = np.zeros((len(prior.total), len(omega)))
+    for one in follows:
+        cost[one.unit] += dot(one.u, pull_of_prior(prior.of_units(one.unit), omega, one.u))
+    return cost / 2
 
 
 def evidence(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import digamma, polygamma
 
 from src.collapse import LOG_POINTS, collapse
 from src.design import build_design
@@ -21,8 +22,12 @@ PLAIN = Errors(serial="none", scale="none", events=True)
 FULL = Errors(serial="ar1", scale="unit", events=True)
 
 
-def slopes(panel, term):
+MANY = 1e6  # times as many events: maxima of the likelihood stay where they are, and means come to lie there
+
+
+def slopes(panel, term, times=MANY):
     """Flat-prior estimates of one block, their covariance, and how many rows each level has."""
+    panel = replace(panel, outcome=times * panel.outcome)
     collapsed = collapse(build_design(panel, {})[0], PLAIN, (term,))
     columns = collapsed.regression.design.columns((term,))
     evidence = collapsed.evidence.take(columns)
@@ -67,7 +72,17 @@ def two_by_two(counts):
 def test_two_units_in_two_periods():
     estimate, variance, _ = slopes(two_by_two([20, 90, 40, 60]), "mu")
     assert np.exp(estimate) == pytest.approx([90 * 40 / (20 * 60)], rel=1e-6)
-    assert variance.item() == pytest.approx(1 / 20 + 1 / 90 + 1 / 40 + 1 / 60, rel=1e-3)
+    assert MANY * variance.item() == pytest.approx(1 / 20 + 1 / 90 + 1 / 40 + 1 / 60, rel=1e-3)
+
+
+def test_few_events_give_the_mean_of_the_posterior_and_not_its_mode():
+    """Under flat priors four Gamma variables, whose logarithms have known moments."""
+    counts = np.array([6, 15, 8, 12])
+    estimate, variance, _ = slopes(two_by_two(counts), "mu", times=1)
+    exact = np.array([-1, 1, 1, -1]) @ digamma(counts)
+    assert estimate.item() == pytest.approx(exact, abs=0.01)
+    assert abs(np.array([-1, 1, 1, -1]) @ np.log(counts) - exact) > 0.025
+    assert variance.item() == pytest.approx(polygamma(1, counts).sum(), rel=0.12)
 
 
 def test_the_offset_is_taken_out():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaln
 
-from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, spent
+from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, loosened, roots, spent
 
 OMEGA = np.array([0.0, 0.002, 0.3, 1.8])
 RHO = 0.6
@@ -67,24 +67,60 @@ def test_bound_by_dense_algebra(world):
         assert found[n, g] - wanted == pytest.approx(constant.setdefault(n, found[n, g] - wanted), abs=1e-8)
 
 
-def test_information_moment_and_cost_by_dense_algebra(world):
+def test_information_and_moment_by_dense_algebra(world):
     y, f, counts, prior, sites = world
-    rng = np.random.default_rng(1)
-    spread = rng.normal(0, 0.1, (len(UNIT), 7))
-    share = rng.dirichlet(np.ones(3), len(counts.unit))
+    share = np.random.default_rng(1).dirichlet(np.ones(3), len(counts.unit))
     share = np.column_stack([np.zeros(len(share)), share])  # omega = 0 has a test of its own
     W, moment = evidence(sites, counts, prior, OMEGA, counts.padded(f), share, len(UNIT))
-    cost = spent(sites, counts, prior, OMEGA, counts.padded(f), counts.padded(spread))
     wanted, pull = np.zeros((len(UNIT), len(UNIT))), np.zeros(len(UNIT))
     for n, g, rows, u, _, (_, mu, S, _) in units(world):
         mine = np.diag(mu) - np.diag(mu) @ S @ np.diag(mu)
-        assert cost[n, g] == pytest.approx(np.trace(mine @ spread[rows] @ spread[rows].T) / 2, abs=1e-9)
         wanted[np.ix_(rows, rows)] += share[n, g] * mine
         surprise = y[rows] - mu
         pull[rows] += share[n, g] * (mine @ (f[rows] + u) + surprise - mu * (S @ surprise))
     np.testing.assert_allclose(W.toarray(), wanted, atol=1e-9)
     np.testing.assert_allclose(moment, pull, atol=1e-8)
     np.testing.assert_allclose(W @ (UNIT == 0), 0, atol=1e-8)  # constants of a unit are annihilated
+
+
+@pytest.mark.parametrize("draws", [3, 40])
+def test_what_is_not_known_of_f_by_dense_algebra(world, draws):
+    _, f, counts, prior, sites = world
+    spread = np.random.default_rng(1).normal(0, 0.1, (len(UNIT), draws))
+    loose = roots(counts, spread)
+    assert loose.shape[2] == min(draws, 6)
+    found, follows = loosened(sites, counts, prior, OMEGA, counts.padded(f), loose)
+    cost = spent(follows, prior, OMEGA)
+    for n, g, rows, _, _, (Q, mu, S, _) in units(world):
+        C, M = spread[rows] @ spread[rows].T, np.diag(mu)
+        A = np.eye(len(rows)) - S @ M
+        np.testing.assert_allclose(found.slack[: len(rows), n, g], np.diag(A @ C @ A.T), atol=1e-10)
+        assert cost[n, g] == pytest.approx(np.trace(Q @ S @ M @ C @ M @ S) / 2, abs=1e-10)
+        # both together are what a parabola through the bound at f says that C costs
+        assert mu @ np.diag(A @ C @ A.T) / 2 + cost[n, g] == pytest.approx(np.trace(M @ A @ C) / 2, abs=1e-9)
+    assert not found.slack[~counts.real].any()
+
+
+def test_the_best_normal_of_a_count_has_its_mean_and_not_its_mode():
+    """One unit before and after, no disturbance: the posterior of the log ratio, by integration."""
+    y = np.array([400.0, 3.0])
+    counts = Counts.of(y, np.array([0, 0]), np.array([0, 1]))
+    prior, omega, share = Prior.of(counts, 0.0), np.zeros(1), np.ones((1, 1))
+    sites, mean, variance = Sites.start(counts, counts.padded(np.zeros(2)), 1), 0.0, 4.0
+    for _ in range(60):
+        padded = counts.padded(np.array([0.0, mean]))
+        loose = counts.padded(np.array([[0.0], [np.sqrt(variance)]]))
+        sites = improved(loosened(sites, counts, prior, omega, padded, loose)[0], counts, prior, omega, padded, 2)
+        W, moment = evidence(sites, counts, prior, omega, padded, share, 2)
+        variance = 1 / (W[1, 1] + 1 / 4)  # under Normal(0, 4)
+        mean = variance * moment[1]
+    x = np.linspace(-12, 4, 4001)
+    log = y[1] * x - y.sum() * np.log1p(np.exp(x)) - x**2 / 8
+    weight = np.exp(log - log.max())
+    exact = weight @ x / weight.sum()
+    assert mean == pytest.approx(exact, abs=0.02)
+    assert x[log.argmax()] - exact > 0.1
+    assert variance == pytest.approx(weight @ (x - exact) ** 2 / weight.sum(), rel=0.15)
 
 
 def test_no_disturbance_is_the_multinomial_poisson(world):
