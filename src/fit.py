@@ -520,7 +520,7 @@ def origin_of(config: Config, run: str, folder: Path) -> Origin:
     typed = " ".join(shlex.quote(word) for word in HydraConfig.get().overrides.task)
     settings = [(name, str(value)) for name, value in posterior_settings(config).items()]
     known = [*settings, ("code", trace.code_version()), *trace.library_versions().items()]
-    kind = (len(order_of(config)) == 1, counts_events(config.likelihood))
+    kind = (len(order_of(config)) == 1, counts_events(config.likelihood), config.prior.name)
     return Origin(f"python -m src.fit {typed}".rstrip(), run, version("hierdid"), known, str(folder), *kind)
 
 

@@ -156,6 +156,8 @@ class Origin:
         Of a single outcome.
     events : bool
         The outcome is a count.
+    prior : str
+        Name of the prior.
     """
 
     command: str
@@ -165,6 +167,7 @@ class Origin:
     folder: str
     alone: bool
     events: bool
+    prior: str
 
     def citation(self, data: str, model: str) -> str:
         """How to cite the run."""
@@ -180,8 +183,9 @@ def questions(origin: Origin) -> Iterator[tuple[str, str]]:
     typed = " ".join(word for word in words if word and not word.startswith("refit="))
     if origin.alone:
         yield f"python -m src.prior {typed}".rstrip(), "what was believed before the data, and why, scale by scale"
+    prior = "" if any(word.startswith("prior=") for word in words) else f"prior={origin.prior} "
     yield (
-        f"python -m src.calibrate around=posterior {typed}".rstrip(),
+        f"python -m src.calibrate around=posterior {prior}{typed}".rstrip(),
         "whether draws, fitted again, are found again: simulation-based calibration around these data",
     )
     if origin.alone and not origin.events:

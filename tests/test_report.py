@@ -33,7 +33,9 @@ DIAGNOSTICS = {
     **{"parameter_rhat_max": 1.004, "divergences": 0, "cut_short": 0.0, "bfmi_min": 0.8, "peak_memory_mb": 700.0},
     **{"nuisance": NUISANCE, "notes": ["3 rows without outcome dropped"]},
 }
-ORIGIN = report.Origin("python -m src.fit data=toy", "abc123", "0.1", [("seed", "1")], "traces/toy", True, False)
+ORIGIN = report.Origin(
+    "python -m src.fit data=toy", "abc123", "0.1", [("seed", "1")], "traces/toy", True, False, "weak"
+)
 VOID = {"meta", "img"}
 
 
@@ -205,3 +207,7 @@ def test_what_else_can_be_asked(alone, events, asked):
     assert [command.split()[2] for command, _ in found] == [f"src.{name}" for name in asked]
     assert all(command.endswith((" data=toy", " traces/toy")) for command, _ in found)
     assert all(command in page_of() for command, _ in found)
+    (study,) = (command for command, _ in found if "calibrate" in command)
+    assert " prior=weak " in study  # src.calibrate would take another
+    given = replace(again, command=f"{ORIGIN.command} prior=wide")
+    assert [command for command, _ in report.questions(given) if "prior=weak" in command] == []
