@@ -4,7 +4,7 @@
 
     Gaussian   y = f + errors, serially correlated and of unequal scale
     counts     y ~ Poisson(exp(h_i + f + z)), h_i the level of the unit in the data, z the disturbance
-    share      y ~ Binomial(whole, exp(h_i + f + z)), at most one
+    part       y / q ~ Poisson(whole / q exp(h_i + f + z)), as the model has it: a part may be more than the whole
 
 What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts the levels
 of units, and a variance of each unit's disturbance, drawn from its probabilities, which the evidence is then told.
@@ -26,7 +26,7 @@ from src.collapse import Collapsed, with_outcome
 from src.design import NUISANCE
 from src.errors import Errors
 from src.products import centred_within
-from src.system import Equation, given_whole
+from src.system import Equation, offset_of
 
 MOST_LOG = 12.0  # of an expected count: beyond it, one of a prior that nobody has
 
@@ -38,6 +38,7 @@ class Redrawn:
     Attributes
     ----------
     outcome : array, shape (row,)
+        Of a part, y / q.
     collapsed : Collapsed
         With its regression and evidence.
     """
@@ -77,12 +78,14 @@ def redrawn(
         weight = collapsed.nuisance.weight[:, None]
         outcome = felt + noise.errors(collapsed.regression, collapsed.nuisance, sigma, weight, rng)[:, 0]
         return Redrawn(outcome, with_outcome(collapsed, errors, outcome))
-    outcome, share = counted(collapsed, felt, before[0] if equation.is_share else None, rng)
-    if not equation.is_share:
-        return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
-    panel = given_whole(replace(panel, outcome=outcome), before[0])
-    collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
-    return Redrawn(outcome, with_outcome(collapsed, errors, panel.outcome, terms, share))
+    if equation.q is not None:
+        panel, levels = replace(panel, offset=offset_of(before[0], equation.q)), collapsed.levels
+        assert levels is not None
+        told = levels.total > 0  # units without events of the kind, and so without any maybe, get the typical share
+        typical = replace(levels, height=np.where(told, levels.height, np.median(levels.height[told])))
+        collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel), levels=typical)
+    outcome, share = counted(collapsed, felt, rng)
+    return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
 
 
 def columns_of(collapsed: Collapsed, draw: xr.Dataset) -> np.ndarray:
@@ -103,24 +106,19 @@ def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
     return replace(collapsed, regression=replace(regression, matrix=sp.csr_array(sp.hstack(pieces, format="csr"))))
 
 
-def counted(
-    collapsed: Collapsed, felt: np.ndarray, whole: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Counts, or those of `whole` that are of a kind, shape (row,), and the variance of each unit's disturbance, as
-    probabilities of none or one, shape (unit, grid point).
+def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, shape (row,), and the variance of each unit's disturbance, as probabilities of none or one, shape (unit,
+    grid point).
     """
     regression, levels = collapsed.regression, collapsed.levels
     assert levels is not None
     panel = regression.panel
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
-    log = levels.height[panel.unit] + felt + z
+    log = levels.height[panel.unit] + felt + z + panel.log_offset
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
-    if whole is None:
-        count = rng.poisson(np.exp(np.minimum(log + panel.log_offset, MOST_LOG)))
-    else:
-        count = rng.binomial(whole.astype(int), np.exp(np.minimum(log, 0.0)))
+    count = rng.poisson(np.exp(np.minimum(log, MOST_LOG)))
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
 
 

@@ -67,8 +67,8 @@ class Equation:
         Residual SD of the saturated fit without the outcomes before, in units of s.
     ratio : array, shape (earlier,)
         SD of what is left of the outcome over SD of what is left of each of those before; see `residual_ratios`.
-    is_share : bool
-        A count given that of which it is a part.
+    q : float, optional
+        Of a count given that of which it is a part: its variance over its mean; see `dispersion`.
     """
 
     name: str
@@ -76,7 +76,12 @@ class Equation:
     scale: np.ndarray
     width: float
     ratio: np.ndarray
-    is_share: bool = False
+    q: float | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a count given that of which it is a part."""
+        return self.q is not None
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -182,18 +187,20 @@ def collapse_counts(
     regression, _ = build_design(alone(panel, FIRST, {}, False), dict(shares), units)
     whole = collapse(regression, errors)
     assert whole.levels is not None
-    regression, _ = build_design(given_whole(alone(panel, name, {}, False), panel.outcome), dict(shares), units)
+    of_kind = alone(panel, name, {}, False)
+    q = dispersion(of_kind.outcome, panel.outcome, panel.unit)
+    of_kind = replace(of_kind, outcome=of_kind.outcome / q, offset=offset_of(panel.outcome, q))
+    regression, _ = build_design(of_kind, dict(shares), units)
     try:
         part = collapse(regression, errors, height=whole.levels.height)  # a share amounts to as much as the whole is
     except PanelError as error:
         raise PanelError(f"{name} (as a part of data.outcome): {error}") from None
-    return *only(whole), Equation(name, part, np.zeros(0), 1.0, np.zeros(0), is_share=True)
+    return *only(whole), Equation(name, part, np.zeros(0), 1.0, np.zeros(0), q)
 
 
-def given_whole(panel: Panel, whole: np.ndarray) -> Panel:
-    """The panel of a part of the events of `whole`, shape (row,), on the scale on which it is like a Poisson count."""
-    q = dispersion(panel.outcome, whole, panel.unit)
-    return replace(panel, outcome=panel.outcome / q, offset=np.maximum(whole, NOTHING) / q)
+def offset_of(whole: np.ndarray, q: float) -> np.ndarray:
+    """The offset of a part of the events of `whole`, shape (row,), where part / q is like a Poisson count."""
+    return np.maximum(whole, NOTHING) / q
 
 
 def dispersion(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> float:
