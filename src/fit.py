@@ -93,7 +93,8 @@ def answered(
     from src.stopwatch import stopwatch
     from src.system import first
 
-    run = trace.run_id(posterior_settings(config), regression.panel.sha256)
+    settings = posterior_settings(config)
+    run = trace.run_id(settings, regression.panel.sha256)
     folder = claimed(folder_of(run, config), run, config.refit)
     with stopwatch(seconds, "collapse"):
         errors = errors_of(config, regression)
@@ -115,7 +116,7 @@ def answered(
         facts = (classical, errors, config.prior.lead, config.prob, config.seed)
         beside = scrutinise(Given(found, trace.theta(tree, "prior"), trace.densities(tree), collapsed, *facts))
         studies = Path(HOME, "calibrate", config.data.name, config.model.name)
-        since = asked(folder, studies, run, posterior_settings(config), regression.panel.sha256)
+        since = asked(folder, studies, run, settings, regression.panel.sha256)
         beside = together(since, beside)
     tables = {"estimands": found.table, "parameters": diagnose.parameters(tree)} | beside.tables
     for name in set(TABLES) - set(tables):  # of an earlier run of other settings

@@ -376,6 +376,15 @@ def what_carries(share: np.ndarray) -> str:
     return f"worth {worth:.1f} units of equal size, the largest is {share.max() / share.sum():.0%}"
 
 
+def in_design(collapsed: Collapsed, draws: xr.DataArray) -> np.ndarray:
+    """Draws at their columns of the design, shape (draw, column); zero where the model has none."""
+    design = collapsed.regression.design
+    flat = draws.to_numpy().reshape(-1, draws.sizes["column"])
+    known = np.zeros((len(flat), design.size))
+    known[:, design.positions(draws["column"].to_numpy())] = flat
+    return known
+
+
 def all_coefficients(
     collapsed: Collapsed, draws: xr.DataArray, seed: int, sigma: np.ndarray | None = None
 ) -> np.ndarray:
@@ -386,13 +395,11 @@ def all_coefficients(
     """
     design = collapsed.regression.design
     nuisance = tuple(name for name in NUISANCE if name in design.blocks)
-    flat = draws.to_numpy().reshape(-1, draws.sizes["column"])
-    known = np.zeros((len(flat), design.size))
-    known[:, design.positions(draws["column"].to_numpy())] = flat
+    known = in_design(collapsed, draws)
     if nuisance:
         out = design.columns(nuisance)
         kept = design.columns(tuple(name for name in design.blocks if name not in nuisance))
-        sigma = np.full(len(flat), collapsed.s) if sigma is None else sigma
+        sigma = np.full(len(known), collapsed.s) if sigma is None else sigma
         known[:, out] = collapsed.conditional.draw(known[:, kept], sigma, np.random.default_rng([seed, 8]))
     return known
 

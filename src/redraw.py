@@ -127,25 +127,27 @@ def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
     return found.collapsed.evidence.rescale(found.collapsed.s).take(columns)
 
 
+def left_of_treated(found: Redrawn, coefficients: np.ndarray) -> np.ndarray:
+    """Treated rows less X theta, both less the mean of the unit, shape (draw, row)."""
+    regression = found.collapsed.regression
+    panel = regression.panel
+    left = found.outcome[:, None] - regression.matrix @ coefficients.T
+    return np.array([centred_within(one, panel.unit)[panel.treated] for one in left.T])
+
+
 def without_nuisance(found: Redrawn, errors: Errors, coefficients: np.ndarray) -> np.ndarray:
     """Treated rows less their unit and what periods and covariates do: mean of what is left, shape (draw,).
 
-    Of counts their mean as it is.
-
-    Parameters
-    ----------
-    found : Redrawn
-    errors : Errors
-    coefficients : array, shape (draw, column)
-        Of all columns of the design, in units of the outcome.
+    Of counts their mean as it is. Arguments as of `treated_fit`.
     """
     regression = found.collapsed.regression
-    panel, design = regression.panel, regression.design
     if errors.events:
-        return np.full(len(coefficients), found.outcome[panel.treated].mean())
+        return np.full(len(coefficients), found.outcome[regression.panel.treated].mean())
+    design = regression.design
     flat = design.columns(tuple(name for name in NUISANCE if name in design.blocks))
-    left = found.outcome[:, None] - regression.matrix[:, flat] @ coefficients[:, flat].T
-    return np.array([centred_within(one, panel.unit)[panel.treated].mean() for one in left.T])
+    only_flat = np.zeros_like(coefficients)
+    only_flat[:, flat] = coefficients[:, flat]
+    return left_of_treated(found, only_flat).mean(axis=1)
 
 
 def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -166,14 +168,12 @@ def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma:
     sigma : array, shape (draw,)
         In units of s.
     """
-    regression, s = found.collapsed.regression, found.collapsed.s
+    if not errors.events:
+        return -0.5 * ((left_of_treated(found, coefficients) / found.collapsed.s) ** 2).sum(axis=1) / sigma**2
+    regression = found.collapsed.regression
     panel = regression.panel
     rows = panel.treated
-    felt = regression.matrix @ coefficients.T
-    if not errors.events:
-        left = [centred_within(one, panel.unit)[rows] / s for one in (found.outcome[:, None] - felt).T]
-        return -0.5 * (np.array(left) ** 2).sum(axis=1) / sigma**2
-    power = felt[rows] + panel.log_offset[rows, None]
+    power = regression.matrix[rows] @ coefficients.T + panel.log_offset[rows, None]
     unit = panel.unit[rows]
     starts = np.flatnonzero(np.r_[True, np.diff(unit) != 0])
     log_total = np.logaddexp.reduceat(power, starts, axis=0)

@@ -41,7 +41,7 @@ from src.equations import part
 from src.errors import Errors
 from src.fit import build_model, collapsed_system, errors_of, load, needs_units, posterior_settings, unpooled
 from src.panel import in_one_line
-from src.rates import all_coefficients
+from src.rates import all_coefficients, in_design
 from src.redraw import Redrawn, evidence_of, redrawn, treated_fit, without_nuisance
 from src.replicate import Failure
 from src.system import FIRST, MARK, Equation
@@ -293,12 +293,9 @@ def with_nuisance(one: Redrawn, theta: xr.DataArray, sigma: np.ndarray, seed: in
     """Coefficients of all columns of the design, in units of the outcome, shape (draw, column)."""
     collapsed = one.collapsed
     mine = collapsed.s * theta.transpose("chain", "draw", "column")
-    if seed is not None:
-        return all_coefficients(collapsed, mine, seed, collapsed.s * sigma)
-    flat = mine.to_numpy().reshape(-1, mine.sizes["column"])
-    found = np.zeros((len(flat), collapsed.regression.design.size))
-    found[:, collapsed.regression.design.positions(mine["column"].to_numpy())] = flat
-    return found
+    if seed is None:
+        return in_design(collapsed, mine)
+    return all_coefficients(collapsed, mine, seed, collapsed.s * sigma)
 
 
 def total(
