@@ -17,6 +17,7 @@ import operator
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from functools import partial
 from itertools import islice, pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from threadpoolctl import threadpool_limits
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 PIECES = 4  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
 AHEAD = 2  # calls under way for each thread of a cluster, so that none waits for the next
 PATIENCE = 10  # seconds until an address is given up
+GONE, GLANCE = (
+    600.0,
+    5.0,
+)  # seconds without any worker until a cluster is given up, and between looks whether it has some
 
 type Call = Callable[[], Any]
 type Span = tuple[int, int]
@@ -460,31 +466,32 @@ def by_client(client: Client, retries: int, calls: Sequence[Call]) -> Iterator[t
     """Futures of calls as workers finish them, a few calls a thread being under way at any time.
 
     A call that fails is made again, up to `retries` times: a file may be out of reach for a moment. A user's mistake
-    is not. A call whose worker was lost is made again by the scheduler.
+    is not. A call whose worker was lost is made again by the scheduler, once a worker is there.
 
     Raises
     ------
     LostError
-        A call ended its worker more often than the scheduler allows, or the scheduler is gone.
+        A call ended its worker more often than the scheduler allows, or the scheduler is gone, or every worker: a
+        worker that is killed while it starts is not started again.
     Exception
         What a call raised in the end, as it was.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import KilledWorker
 
     left = iter(enumerate(calls))
     failed: Counter[int] = Counter()
     under_way: dict[Future, int] = {}
-    done = as_completed(loop=client.loop)
+    done: SimpleQueue[Future] = SimpleQueue()
 
     def submit(position: int) -> None:
         future = client.submit(alone, calls[position], pure=False)
         under_way[future] = position
-        done.add(future)
+        future.add_done_callback(done.put)
 
     for position, _ in islice(left, AHEAD * threads(client)):
         submit(position)
     while under_way:
-        future = next(done)
+        future = next_done(client, done)
         position = under_way.pop(future)
         if future.status == "finished":
             for following, _ in islice(left, max(0, AHEAD * threads(client) - len(under_way))):
@@ -502,6 +509,25 @@ def by_client(client: Client, retries: int, calls: Sequence[Call]) -> Iterator[t
         if isinstance(error, PanelError) or failed[position] > retries:
             raise error
         submit(position)
+
+
+def next_done(client: Client, done: SimpleQueue[Future]) -> Future:
+    """The next future that is done.
+
+    Raises
+    ------
+    LostError
+        For too long there was no worker that could do any.
+    """
+    since = time.monotonic()
+    while True:
+        with suppress(Empty):
+            return done.get(timeout=min(GLANCE, GONE))
+        if client.nthreads() or client.status != "running":
+            since = time.monotonic()
+        elif time.monotonic() - since >= GONE:
+            said = "no worker of the Dask cluster is left: perhaps memory ran out; give every worker more of it"
+            raise LostError(f"{said}. What was written is kept")
 
 
 @contextmanager

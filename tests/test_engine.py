@@ -12,6 +12,7 @@ import tracemalloc
 from functools import partial
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -30,12 +31,16 @@ MANY, LARGE = 64, 2**18  # results, and numbers in each
 
 @pytest.fixture(scope="module")
 def cluster():
+    with local_cluster(2) as started:
+        yield started
+
+
+def local_cluster(workers: int):
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
-    ) as started:
-        yield started
+    return LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,18 @@ def failing_once(folder: str, position: int) -> int:
         open(flag, "w").close()
         raise OSError("out of reach for a moment")
     return position
+
+
+@pytest.fixture
+def mortal():
+    """An engine whose workers may be killed: of a cluster where one killed while it starts is missed by nobody."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        local_cluster(2) as cluster,
+        opened(DaskConfig(address=cluster.scheduler_address, retries=1)) as on_workers,
+        opened(LocalConfig(cores=2)) as on_processes,
+    ):
+        yield {"dask": on_workers, "two": on_processes}
 
 
 def slow_pid(_: int) -> set:
@@ -215,30 +232,38 @@ def test_one_thread_of_linear_algebra_a_process(engines, where):
 
 
 @pytest.mark.parametrize("where", ["two", "dask"])
-def test_a_process_that_is_killed_loses_nothing(engines, where, tmp_path):
+def test_a_process_that_is_killed_loses_nothing(mortal, where, tmp_path):
     work = partial(killed_once, str(tmp_path / "killed"))
-    assert dict(engines[where].each(work, range(6))) == {k: k for k in range(6)}
+    assert dict(mortal[where].each(work, range(6))) == {k: k for k in range(6)}
     assert (tmp_path / "killed").exists()
 
 
 @pytest.mark.parametrize("where", ["two", "dask"])
-def test_a_piece_that_always_ends_its_process_is_named(engines, where):
+def test_a_piece_that_always_ends_its_process_is_named(mortal, where):
     with pytest.raises(LostError, match=r"ended its (process|worker)") as raised:
-        list(engines[where].each(killed, range(1)))
+        list(mortal[where].each(killed, range(1)))
     assert raised.value.position == 0
-    assert engines[where].total(abs, range(5)) == 10
+    assert mortal[where].total(abs, range(5)) == 10
 
 
-def test_a_worker_killed_halfway_does_not_lose_the_sum(engines):
-    dask = engines["dask"]
-    pid = min(dask.total(slow_pid, range(20), add=operator.or_))
+def test_a_worker_killed_halfway_does_not_lose_the_sum(mortal):
+    pid = min(mortal["dask"].total(slow_pid, range(20), add=operator.or_))
     halfway = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     halfway.start()
-    seen = dask.total(slow_pid, range(80), add=operator.or_)
+    seen = mortal["dask"].total(slow_pid, range(80), add=operator.or_)
     halfway.join()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert seen - {pid}
+
+
+def test_a_cluster_that_lost_all_its_workers_is_given_up(monkeypatch):
+    monkeypatch.setattr(engine, "GONE", 0.5)
+    with local_cluster(1) as cluster, opened(DaskConfig(address=cluster.scheduler_address)) as alone:
+        assert alone.total(abs, range(5)) == 10
+        cluster.scale(0)
+        with pytest.raises(LostError, match="no worker of the Dask cluster is left"):
+            list(alone.each(abs, range(5)))
 
 
 def test_what_fails_for_a_moment_is_done_again(engines, tmp_path):
@@ -309,10 +334,8 @@ def test_an_address_that_nobody_answers_at(monkeypatch, address):
 
 
 def test_a_scheduler_without_workers(monkeypatch):
-    from distributed import LocalCluster
-
     monkeypatch.setattr(engine, "PATIENCE", 0.5)
-    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as empty:
+    with local_cluster(0) as empty:
         assert "has no workers: start them" in refused(DaskConfig(address=empty.scheduler_address))
 
 
