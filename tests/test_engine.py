@@ -13,6 +13,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import dask
+import distributed
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -36,9 +37,7 @@ def cluster():
 
 
 def local_cluster(workers: int):
-    from distributed import LocalCluster
-
-    return LocalCluster(
+    return distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
     )
 
