@@ -3,13 +3,15 @@
     theta ──▶ f = X theta + shocks ──▶ y ──▶ evidence about theta
 
     Gaussian   y = f + errors, serially correlated and of unequal scale
-    counts     y ~ Poisson(exp(h_i + f + z)), h_i the level of the unit in the data, z the disturbance
+    counts     y ~ Poisson(exp(h_i + f + z)), h_i the level of the unit, z the disturbance
     part       y / q ~ Poisson(whole / q exp(h_i + f + z)), as the model has it: a part may be more than the whole
 
-What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts the levels
-of units, and a variance of each unit's disturbance, drawn from its probabilities, which the evidence is then told.
-Effects of periods and covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be
-anything, and are zero.
+What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts a variance
+of each unit's disturbance, drawn from its probabilities, which the evidence is then told. Effects of periods and
+covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be anything, and are zero.
+The level of a unit is flat, too, but where counts are disturbed what they say of effects depends on it, so that it has
+to be drawn: from a range about its level in the data that is wide enough for flat, from hardly any event to so many
+that more of them add nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from src.errors import Errors
 from src.products import centred_within
 from src.system import Equation, offset_of
 
+REACH = 5.0  # of the level of a unit, in logarithms, below and above that in the data
 MOST_LOG = 12.0  # of an expected count: beyond it, one of a prior that nobody has
 
 
@@ -115,7 +118,8 @@ def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) ->
     panel = regression.panel
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
-    log = levels.height[panel.unit] + felt + z + panel.log_offset
+    height = levels.height + rng.uniform(-REACH, REACH, len(levels.height))
+    log = height[panel.unit] + felt + z + panel.log_offset
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
     count = rng.poisson(np.exp(np.minimum(log, MOST_LOG)))

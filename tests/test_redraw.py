@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from src import redraw
 from src.collapse import collapse
@@ -77,22 +78,30 @@ def test_estimates_of_what_was_drawn_scatter_about_it_as_the_evidence_says(gauss
     assert flat.var() == pytest.approx(1, abs=4 * np.sqrt(2 / flat.size))
 
 
-def test_counts_have_the_levels_of_the_data_and_effects_in_proportion(counts):
+def test_counts_have_levels_about_those_of_the_data_and_effects_in_proportion(counts, monkeypatch):
     panel, (whole, _) = counts
     rng = np.random.default_rng(0)
     treated = panel.treated
     # without a disturbance, which would add to the mean
     levels = replace(whole.collapsed.levels, omega=np.zeros_like(whole.collapsed.levels.omega))
     still = replace(whole, collapsed=replace(whole.collapsed, levels=levels))
+    wide = redraw.counted(still.collapsed, np.zeros(len(treated)), rng)[0]
+    monkeypatch.setattr(redraw, "REACH", 0.0)
     drawn = [redraw.counted(still.collapsed, np.where(treated, effect, 0.0), rng)[0] for effect in (0.0, np.log(2))]
     expected = np.exp(levels.height)[panel.unit]
     big = expected > 0.5
     for values, factor in zip(drawn, (1.0, 2.0), strict=True):
         assert values[treated & big].sum() == pytest.approx(factor * expected[treated & big].sum(), rel=0.05)
         assert values[~treated & big].sum() == pytest.approx(expected[~treated & big].sum(), rel=0.05)
+    events, usual = np.bincount(panel.unit, wide), np.bincount(panel.unit, expected)
+    told = usual > 10  # of them e^5 less are hardly any, and in the upper half of the range chance is small
+    shift = np.log(events[told & (events > usual)] / usual[told & (events > usual)])
+    assert len(shift) / told.sum() == pytest.approx(0.5, abs=0.12)
+    assert stats.kstest(shift, stats.uniform(0, 5).cdf).pvalue > 0.01
 
 
-def test_a_part_is_drawn_given_the_whole(counts):
+def test_a_part_is_drawn_given_the_whole(counts, monkeypatch):
+    monkeypatch.setattr(redraw, "REACH", 0.0)
     _, (whole, part) = counts
     rng = np.random.default_rng(1)
     first = redraw.redrawn(whole, EVENTS, (), draw_of(whole), [], rng)
