@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.errors import without_codes
+from src.errors import FULL, without_codes
 
 if TYPE_CHECKING:
     from src.design import Regression
@@ -48,7 +48,7 @@ class Blocks:
         Covariates that are left out.
     trait : array, shape (unit,), optional
         On which effects may depend, standardised.
-    onset : float
+    onset : tuple of float
         Of the columns.
     own : bool
         Effects of single units are integrated out, if that is how the blocks were made.
@@ -63,7 +63,7 @@ class Blocks:
     chosen: tuple[int, ...] | None = None
     dropped: tuple[str, ...] = ()
     trait: np.ndarray | None = None
-    onset: float = 1.0
+    onset: tuple[float, ...] = FULL
     own: bool = True
 
     @property
@@ -123,7 +123,7 @@ def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> A
     return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
 
 
-def on_block(function: Callable, layout: Layout | None, view: tuple[tuple[str, ...], float, bool], item: tuple) -> Any:
+def on_block(function: Callable, layout: Layout | None, view: tuple, item: tuple) -> Any:
     """The function of one block; see `Blocks.total`."""
     from src.design import with_traits, without_covariates
     from src.passes import Workspace
@@ -134,7 +134,7 @@ def on_block(function: Callable, layout: Layout | None, view: tuple[tuple[str, .
         block = replace(block, integrated=False)
     if dropped:
         block = without_covariates(block, dropped)
-    if trait is not None or onset != 1:
+    if trait is not None or onset != FULL:
         block = with_traits(block, trait, onset)
     found = function(block if layout is None else Workspace.on(block, layout, codes), *of_units)
     del block

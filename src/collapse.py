@@ -25,7 +25,7 @@ from src.design import (
     without_covariates,
     without_own,
 )
-from src.errors import Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
+from src.errors import FULL, Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
 from src.nuisance import estimate
 from src.panel import PanelError, count
@@ -134,7 +134,7 @@ def collapse(
         design, trait = regression.design, None
         if ("unit" in design.blocks or regression.integrated) and np.ptp(nuisance.log_scale) > 0:
             trait = standardised(nuisance.log_scale, regression.adopters)
-        if trait is not None or nuisance.onset != 1:
+        if trait is not None or nuisance.onset != FULL:
             regression = with_traits(regression, trait, nuisance.onset)
         if regression.integrated and not own:
             regression = without_own(regression)
@@ -163,7 +163,7 @@ def collapse_counts(
     """The same of counts: sites instead of precisions; see src.counts."""
     counted = counts.estimate(regression, errors, LOG_POINTS, terms)
     units = "unit" in regression.design.blocks
-    if units or counted.nuisance.onset != 1:
+    if units or counted.nuisance.onset != FULL:
         size = counted.levels.height if height is None else height
         trait = standardised(size, regression.adopters) if units else None
         regression = with_traits(regression, trait, counted.nuisance.onset)
@@ -207,7 +207,7 @@ def with_outcome(
     nuisance = collapsed.nuisance
     if errors.events:
         assert share is not None
-        known = counts.Known(replace(nuisance, onset=1.0), share)  # the columns have the onset already
+        known = counts.Known(replace(nuisance, onset=FULL), share)  # the columns have the onset already
         counted = counts.estimate(regression, errors, LOG_POINTS, terms, known)
         nuisance = replace(nuisance, passes=counted.nuisance.passes, settled=counted.nuisance.settled)
         cross = products_of_sites(regression, counted)

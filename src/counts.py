@@ -40,7 +40,7 @@ from src.nuisance import (
     update_spreads,
 )
 from src.panel import Panel, count
-from src.passes import Workspace
+from src.passes import Workspace, at_event_times, shares_told
 from src.sites import Counts, Prior, Sites, bound, evidence, improved, level, loosened, roots, spent
 
 OMEGA = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.4, 0.8, 1.5, 2.5])  # variances of the disturbance
@@ -281,10 +281,10 @@ def renewed(
     s: float,
 ) -> Nuisance:
     """Onset, shocks and spreads after a pass."""
-    first = s * (work.first @ coefficients)
-    pulled = information @ first
-    cross = float(first[:, 0] @ moment - (pulled * felt).sum())
-    now = replace(now, onset=onset_beyond(now.onset, float((pulled * first).sum()), cross))
+    early = s * (work.early @ coefficients)
+    own, told = shares_told(work.panel, early, felt, lambda x: information @ x)
+    cross = at_event_times(work.panel) @ (early[:, 0] * moment) - told
+    now = replace(now, onset=onset_beyond(now.onset, own, cross))
     return update_spreads(work.layout, coefficients, update_shocks(work.layout, coefficients, now))
 
 

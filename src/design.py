@@ -3,7 +3,7 @@
     y_it = alpha_i + lambda_t + x_it'beta + D_it tau_it + S_it'delta_control + D_it (S_it - Sbar)'difference
            + (1 - D_it) f_it + y_it'c + eps_it
 
-    tau_it = mu + path_e + cohort_g + cell_gt + m_e (sum of group terms + unit_i),    m_0 = onset, else m_e = 1
+    tau_it = mu + path_e + cohort_g + cell_gt + m_e (sum of group terms + unit_i),    (m_0, m_1) = onset, else m_e = 1
 
 `Sbar` is the mean exposure of treated rows, so `mu` is the effect at average exposure: well identified, and nearly
 independent of `difference`. The estimands convert (effects at zero exposure are mu - Sbar'difference). `f` is there
@@ -24,6 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY, Block, Design
+from src.errors import FULL
 from src.exposure import PER_POINT, flat_exposures, is_share
 from src.kernel import BLOCKS, Surface, learned_exposure, surface_of
 from src.panel import Panel
@@ -109,8 +110,8 @@ class Regression:
     frame : Frame
     surface : Surface, optional
         Of the exposure whose kernel is learned.
-    onset : float
-        Share of the differences in effect between levels and units that is there in the adoption period.
+    onset : tuple of float
+        Share of the differences in effect between levels and units that is there at event times 0, 1, ...
     integrated : bool
         Effects of single units are integrated out before all else: there are too many to sample.
     blocks : Blocks, optional
@@ -123,7 +124,7 @@ class Regression:
     shares: np.ndarray
     frame: Frame
     surface: Surface | None = None
-    onset: float = 1.0
+    onset: tuple[float, ...] = FULL
     integrated: bool = False
     blocks: Blocks | None = None
 
@@ -199,7 +200,7 @@ def regression_of(
     surface: Surface | None,
     units: bool,
     trait: np.ndarray | None = None,
-    onset: float = 1.0,
+    onset: tuple[float, ...] = FULL,
     frame: Frame | None = None,
     integrated: bool | None = None,
 ) -> Regression:
@@ -216,8 +217,8 @@ def regression_of(
         Give every adopter an effect of its own.
     trait : array, shape (unit,), optional
         Of the units, standardised among adopters, on which effects may depend, in the adoption period and after it.
-    onset : float
-        What columns of groups, interactions and units have in the adoption period, instead of 1.
+    onset : tuple of float
+        What columns of groups, interactions and units have at event times 0, 1, ..., instead of 1.
     frame : Frame, optional
         What the columns mean, where the panel is a block of a larger one.
     integrated : bool, optional
@@ -244,7 +245,7 @@ def regression_of(
         if not levels:
             continue
         code = positions_of(labels, levels)
-        value = np.where(ramps(name, panel) & (event_time[rows] == 0), onset, 1.0)
+        value = reached(event_time[rows], onset) if ramps(name, panel) else np.ones(len(rows))
         indicator = sp.csr_array((value, (treated[rows], code)), shape=(len(panel.unit), len(levels)))
         slope = None
         if name in predictors:
@@ -313,8 +314,14 @@ def too_many(adopters: int) -> bool:
 
 
 def ramps(name: str, panel: Panel) -> bool:
-    """Whether only a share of a term's differences is there in the adoption period."""
-    return name == "unit" or name in panel.groups or name.count(":") == 1
+    """Whether only a share of a term's differences is there at first."""
+    return name == "unit" or name.removesuffix("_late") in panel.groups or name.count(":") == 1
+
+
+def reached(event_time: np.ndarray, onset: tuple[float, ...]) -> np.ndarray:
+    """m_e, the share of the differences that is there at each event time, shape as given; 1 before adoption, too."""
+    early = (event_time >= 0) & (event_time < len(onset))
+    return np.where(early, np.array(onset)[np.where(early, event_time, 0).astype(int)], 1.0)
 
 
 def treated_labels(panel: Panel, units: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -348,9 +355,9 @@ def averaged_terms(panel: Panel) -> tuple[str, ...]:
     return ("mu", "path", "cohort", "cell", *panel.groups, *(f"{a}:{b}" for a, b in combinations(panel.groups, 2)))
 
 
-def own_rows(panel: Panel, onset: float) -> np.ndarray:
-    """f, the rows of every unit's own effect, shape (row,): where it has adopted, `onset` in the adoption period."""
-    return panel.treated * np.where(panel.event_time == 0, onset, 1.0)
+def own_rows(panel: Panel, onset: tuple[float, ...]) -> np.ndarray:
+    """f, the rows of every unit's own effect, shape (row,): m_e where it has adopted."""
+    return panel.treated * reached(panel.event_time, onset)
 
 
 def mean_effects(regression: Regression) -> sp.csr_array:
@@ -629,9 +636,9 @@ def standardised(value: np.ndarray, among: np.ndarray) -> np.ndarray:
     return (value - np.mean(value[among])) / sd if sd > 1e-9 else np.zeros_like(value)
 
 
-def with_traits(regression: Regression, trait: np.ndarray | None, onset: float) -> Regression:
+def with_traits(regression: Regression, trait: np.ndarray | None, onset: tuple[float, ...]) -> Regression:
     """The regression whose effects may depend on a trait of the units, shape (unit,), standardised among adopters, and
-    that has `onset` of the differences between levels and units in the adoption period.
+    that has shares `onset` of the differences between levels and units at event times 0, 1, ...
     """
     panel, units = regression.panel, "unit" in regression.design.blocks
     units = units or regression.integrated

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 from src.panel import Panel
 from src.products import BlockConditional, ar1_bands, eliminate_blocks
 
+FULL = (1.0, 1.0)  # differences between levels and units that are all there from adoption on
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -85,8 +87,9 @@ class Nuisance:
     shocks : dict of str to Shock
     spreads : dict of str to float
         Prior SD of the coefficients of each block of the design.
-    onset : float
-        Share of the differences in effect between levels and units that is there in the adoption period.
+    onset : tuple of float
+        Share of the differences in effect between levels and units that is there at event times 0, 1, ...; all of them
+        are later.
     passes : int
     settled : bool
     """
@@ -99,7 +102,7 @@ class Nuisance:
     log_scale: np.ndarray
     shocks: dict[str, Shock]
     spreads: dict[str, float]
-    onset: float = 1.0
+    onset: tuple[float, ...] = FULL
     passes: int = 0
     settled: bool = True
 
@@ -123,7 +126,7 @@ class Nuisance:
             "scale_never": self.never * s,
             "scale_ever": self.ever * s,
             "shocks": shocks,
-            "onset": self.onset,
+            "onset": list(self.onset),
             "passes": self.passes,
             "settled": self.settled,
         }

@@ -30,7 +30,7 @@ from scipy import stats
 from scipy.linalg import null_space
 
 from models.inputs import Priors
-from src.design import Regression, joint_labels
+from src.design import Regression, joint_labels, reached
 from src.panel import PanelError, some
 
 GRID = np.geomspace(1e-3, 40, 600)  # of a spread, in units of the scale of its prior
@@ -168,7 +168,8 @@ def newcomers(
         The horizon goes beyond the event times that were seen.
     """
     later = float((event_times >= 1).mean())
-    ramp = later + (1 - later) * regression.onset
+    there = reached(event_times, regression.onset)
+    ramp, late_ramp = float(there.mean()), float((there * (event_times >= 1)).mean())
     labels = labels_of(regression, candidates)
     known = np.repeat(average_path(draws, regression, event_times)[:, None], len(candidates), axis=1)
     for name, share in (("trait", 1.0), ("trait_late", later)):
@@ -176,7 +177,7 @@ def newcomers(
             known += share * coefficient(draws, regression, name)[:, [0]] * trait[candidates]
     unseen = {}
     for term in terms.pooled:
-        share = later if term.endswith("_late") else ramp
+        share = late_ramp if term.endswith("_late") else ramp
         if share:
             of_levels, new = level_effects(draws, regression, terms, term, labels[term.removesuffix("_late")], rng)
             known += share * of_levels

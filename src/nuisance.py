@@ -16,8 +16,9 @@
 
    q_i = tr(M_i E_i), l_i = -(log|R_i| + log 1'R_i^-1 1) / 2, p_i = rows - 1: restricted likelihood in kind, because
    the profile estimate of rho is biased by about -(1 + rho)/T;
-3. regresses on what differences between levels and units amount to in the adoption period, for their share m that is
-   there already: effects ramp up, and differences that are read off the jump at adoption would come out too small;
+3. regresses on what differences between levels and units amount to in the adoption period and in the one after it, for
+   their shares m that are there already: effects ramp up, and differences that are read off the jump at adoption would
+   come out too small;
 4. updates each shock's phi by its expected likelihood, over-relaxed because that creeps where shocks are seen dimly,
    and its variance by MacKay's fixed point, sd^2 = sum u'Q^-1 u / (cells - tr(Q^-1 Cov u) / sd^2 - 3), the 3 turning
    the mode into the mean under a flat prior.
@@ -179,7 +180,7 @@ def distance(a: Nuisance, b: Nuisance, integrated: bool = False) -> float:
         changes += [shock.sd - a.shocks[name].sd, 0.2 * (shock.phi - a.shocks[name].phi)]
     if np.isfinite(b.nu):
         changes.append(0.2 * np.log(b.nu / a.nu))
-    changes.append(0.1 * (b.onset - a.onset))
+    changes += [0.1 * (after - before) for before, after in zip(a.onset, b.onset, strict=True)]
     if integrated:
         changes.append(0.5 * np.log(b.own / a.own))
     return float(np.max(np.abs(changes)))
@@ -274,22 +275,25 @@ def update_units(said: Forms, nodes: np.ndarray, now: Nuisance, errors: Errors) 
     )
 
 
-def onset_beyond(onset: float, own: float, cross: float) -> float:
-    """Share of the differences that is there in the adoption period, one over-relaxed step of expected likelihood.
+def onset_beyond(onset: tuple[float, ...], own: np.ndarray, cross: np.ndarray) -> tuple[float, ...]:
+    """Shares of the differences that are there at event times 0, 1, ..., one over-relaxed step of expected likelihood.
 
-    With F u what all of the differences would be there and r the residual at the present share m,
+    With F_e u what all of the differences would be at event time e and r the residual at the present shares m,
 
-        m + E[(F u)'M r] / E[(F u)'M F u],    drawn towards Normal(1, ONSET^2)
+        m + (E[(F_e u)'M F_f u])^-1 E[(F_e u)'M r],    drawn towards Normal(1, ONSET^2)
 
     Parameters
     ----------
-    onset : float
+    onset : tuple of float
         m.
-    own, cross : float
-        E[(F u)'M F u] and E[(F u)'M r].
+    own : array, shape (event time, event time)
+        E[(F_e u)'M F_f u].
+    cross : array, shape (event time,)
+        E[(F_e u)'M r].
     """
-    better = onset + (cross - (onset - 1) / ONSET**2) / (own + 1 / ONSET**2)
-    return float(np.clip(onset + STRIDE * (better - onset), 0.0, MOST_ONSET))
+    m = np.array(onset)
+    step = np.linalg.solve(own + np.eye(len(m)) / ONSET**2, cross - (m - 1) / ONSET**2)
+    return tuple(np.clip(m + STRIDE * step, 0.0, MOST_ONSET).tolist())
 
 
 def t_likelihood(q: np.ndarray, free: np.ndarray, ever: np.ndarray, nu: float, never: float, treated: float) -> float:

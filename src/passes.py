@@ -1,6 +1,6 @@
 """What an estimate of the errors does with rows: one block of units at a time, results that add up over blocks.
 
-    forms    q_i = tr(M_i E_i) of every unit as a function of rho, what is there of differences in the adoption period
+    forms    q_i = tr(M_i E_i) of every unit as a function of rho, what is there of differences at first
     weighed  weights of the units, and cross-products under them
 
 with E_i = E[r_i r_i'] over the posterior of the coefficients: their mean first, then draws of their deviations from it.
@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.inputs import BY
-from src.design import MEAN, NUISANCE, Regression, own_rows
-from src.errors import Errors, Nuisance, Shock, shock_columns, shocks_of
+from src.design import MEAN, NUISANCE, Regression, own_rows, ramps, reached
+from src.errors import FULL, Errors, Nuisance, Shock, shock_columns, shocks_of
 from src.kernel import BLOCKS
 from src.panel import Panel, first_rows
 from src.products import Compensated, ar1_bands, ar1_precision, centred_within
@@ -115,8 +115,8 @@ class Workspace:
         With the levels of these units.
     columns : sparse array, shape (row, column)
         Shocks (the classification with most levels first), then effects, exposures, covariates and periods.
-    first : sparse array, shape (row, column)
-        Those of the differences between levels and units, in the adoption period alone.
+    early : sparse array, shape (row, column)
+        Those of the differences between levels and units, at event times of which only a share of them may be there.
     outcome : array, shape (row,)
         Less its mean within the unit.
     adopters : array of bool, shape (unit,)
@@ -134,7 +134,7 @@ class Workspace:
     panel: Panel
     shocks: list[Shock]
     columns: sp.csr_array
-    first: sp.csr_array
+    early: sp.csr_array
     outcome: np.ndarray
     adopters: np.ndarray
     start: np.ndarray
@@ -155,16 +155,15 @@ class Workspace:
         pieces = [shock_columns(panel, shock, layout.periods) for shock in shocks]
         columns = sp.csr_array(sp.hstack([*pieces, regression.matrix[:, design.columns(layout.names)]], format="csr"))
         ramping = np.zeros(columns.shape[1])
-        for name in (*design.groups, *design.interactions, "unit"):
-            if name in layout.blocks:
-                ramping[layout.blocks[name]] = 1.0
-        onset = sp.diags_array((panel.event_time == 0).astype(float))
+        for name, block in layout.blocks.items():
+            ramping[block] = ramps(name, panel)
+        early = sp.diags_array(at_event_times(panel).sum(axis=0))
         return cls(
             layout,
             panel,
             shocks,
             columns,
-            sp.csr_array(onset @ columns @ sp.diags_array(ramping)),
+            sp.csr_array(early @ columns @ sp.diags_array(ramping)),
             centred_within(panel.outcome, panel.unit) / layout.s,
             regression.adopters,
             first_rows(panel.unit),
@@ -172,9 +171,10 @@ class Workspace:
             unchanging(panel),
         )
 
-    def columns_at(self, onset: float) -> sp.csr_array:
-        """The columns where differences have the share `onset` in the adoption period."""
-        return self.columns + (onset - 1) * self.first
+    def columns_at(self, onset: tuple[float, ...]) -> sp.csr_array:
+        """The columns where shares `onset` of the differences are there at event times 0, 1, ..."""
+        missing = sp.diags_array(1 - reached(self.panel.event_time, onset))
+        return sp.csr_array(self.columns - missing @ self.early)
 
     @property
     def ever(self) -> np.ndarray:
@@ -195,8 +195,9 @@ class Forms:
         Ever treated, where that matters; with an outcome that changes.
     log : array, shape (node,)
         Sum over the units that are told of l_i.
-    own, cross : float
-        Of the share of differences that is there in the adoption period, see `src.nuisance.onset_beyond`.
+    own : array, shape (event time, event time)
+    cross : array, shape (event time,)
+        Of the shares of differences that are there at first, see `src.nuisance.onset_beyond`.
     effects : array, shape (adopter, 4)
         Where effects of single units are integrated out, of shape (0, 4) elsewhere: d_i, E[b_i^2], q_i with the effect
         in it, all at scale 1, and p_i; without adopters whose outcome never changes.
@@ -207,8 +208,8 @@ class Forms:
     ever: np.ndarray
     told: np.ndarray
     log: np.ndarray
-    own: float
-    cross: float
+    own: np.ndarray
+    cross: np.ndarray
     effects: np.ndarray
 
     def __add__(self, other: Forms) -> Forms:
@@ -244,14 +245,14 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Residuals:
-    """What is left of the rows at the coefficients, and what of it the adoption period's share decides.
+    """What is left of the rows at the coefficients, and what of it the shares of differences at first decide.
 
     Attributes
     ----------
     centre : array, shape (row,)
     deviation : array, shape (row, draw)
     felt : array, shape (row, 1 + draw)
-        What all of the differences between levels and units would be in the adoption period.
+        What all of the differences between levels and units would be, at the event times of those shares.
     noise : array, shape (row, 0 or 1)
         SD of what the effect of the unit itself adds, given all else.
     of_noise : array, shape (row, 0 or 1)
@@ -284,8 +285,8 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
         Their mean, then deviations from it.
     now : Nuisance
     """
-    felt = work.first @ coefficients
-    left = (1 - now.onset) * felt - work.columns @ coefficients
+    felt = work.early @ coefficients
+    left = (1 - reached(work.panel.event_time, now.onset))[:, None] * felt - work.columns @ coefficients
     left[:, 0] += work.outcome
     nothing = np.zeros((len(left), 0))
     if not work.layout.own:
@@ -297,14 +298,14 @@ def residuals(work: Workspace, weight: np.ndarray, coefficients: np.ndarray, now
     effects = np.column_stack([known, (own**2).sum(axis=1), variance])
     effect = variance[:, None] * own
     left -= f[:, None] * effect[unit]
-    first = (work.panel.event_time == 0).astype(float)
+    early = at_event_times(work.panel).sum(axis=0)
     spread = np.sqrt(variance)[unit]
     return Residuals(
         left[:, 0],
         left[:, 1:],
-        felt + first[:, None] * effect[unit],
+        felt + early[:, None] * effect[unit],
         (-f * spread)[:, None],
-        (first * spread)[:, None],
+        (early * spread)[:, None],
         effects,
     )
 
@@ -317,11 +318,37 @@ def forms(work: Workspace, weight: np.ndarray, *, coefficients: np.ndarray, now:
     log = np.array([log_determinant(work, rho, told) for rho in nodes])
     precision = precision_of(work.panel, weight, now.rho)
     felt = np.column_stack([left.felt, left.of_noise])
-    pulled = projected(felt, work.panel.unit, precision)
-    own, cross = float((pulled * felt).sum()), float((pulled * left.all).sum())
+    own, cross = shares_told(work.panel, felt, left.all, lambda x: projected(x, work.panel.unit, precision))
     rows = np.bincount(work.panel.unit)
     effects = of_effects(work, left, weight, rows - 1, at(now.rho)) if work.layout.own else np.zeros((0, 4))
     return Forms(q, rows, work.ever, told, log, own, cross, effects)
+
+
+def at_event_times(panel: Panel) -> np.ndarray:
+    """1 on the rows at event times 0, 1, ... of which only a share of the differences may be there, else 0.
+
+    Shape (event time, row).
+    """
+    return (panel.event_time == np.arange(len(FULL))[:, None]).astype(float)
+
+
+def shares_told(
+    panel: Panel, felt: np.ndarray, left: np.ndarray, pull: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """E[(F_e u)'M F_f u] and E[(F_e u)'M r], shapes (event time, event time) and (event time,).
+
+    Parameters
+    ----------
+    panel : Panel
+    felt, left : array, shape (row, draw)
+        F u at all of those event times, and r; expectations are sums over draws.
+    pull : callable
+        x -> M x.
+    """
+    masks = at_event_times(panel)
+    pulled = [pull(mask[:, None] * felt) for mask in masks]
+    own = np.array([[float((one * mask[:, None] * felt).sum()) for mask in masks] for one in pulled])
+    return own, np.array([float((one * left).sum()) for one in pulled])
 
 
 def of_effects(

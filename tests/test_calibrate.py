@@ -14,7 +14,7 @@ from src import calibrate, command, counts, fit, noise, redraw, simulate
 from src.command import CONF, UserError, settings
 from src.config import CalibrateConfig
 from src.counts import Known
-from src.errors import Errors
+from src.errors import FULL, Errors
 from src.simulate import Plan
 from src.system import first
 
@@ -227,7 +227,7 @@ def test_what_is_known_of_counts_is_not_estimated():
     collapsed = first(setting.system).collapsed
     levels = collapsed.levels
     share = np.eye(len(levels.omega))[np.full(len(levels.share), 3)]
-    known = Known(replace(collapsed.nuisance, rho=0.4, onset=1.0), share)
+    known = Known(replace(collapsed.nuisance, rho=0.4, onset=FULL), share)
     found = counts.estimate(collapsed.regression, setting.errors, 0.5, setting.terms, known)
     for name in ("rho", "nu", "never", "ever", "shocks", "spreads", "onset"):
         assert getattr(found.nuisance, name) == getattr(known.nuisance, name)

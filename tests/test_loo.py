@@ -22,7 +22,7 @@ from tests.test_command import composed
 from tests.test_fit import call
 from tests.worlds import panel_of
 
-RHO, ONSET, SPREAD = 0.6, 0.5, 0.8
+RHO, ONSET, SPREAD = 0.6, (0.5, 0.9), 0.8
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def made(panel, shocks: int, nu: float, integrated: bool):
 
 
 def own_of(panel):
-    return panel.treated * np.where(panel.event_time == 0, ONSET, 1.0)
+    return panel.treated * np.select([panel.event_time == 0, panel.event_time == 1], ONSET, 1.0)
 
 
 def contrasts(panel, units):

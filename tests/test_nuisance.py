@@ -165,52 +165,67 @@ def test_shocks_that_are_seen_give_their_own_moments():
 
 
 def ramping(onset, units=800, periods=8, seed=0):
-    """Effects that differ between eight sectors and between firms, by `onset` of that in the adoption period."""
+    """Effects that differ between eight sectors and between firms, by shares `onset` of that at event times 0 and 1."""
     rng = np.random.default_rng(seed)
     cohort = rng.choice([3, 4, 5, np.inf], units, p=[0.15, 0.15, 0.15, 0.55])
     sector = rng.integers(0, 8, units)
     effect = 1.0 * rng.standard_normal(8)[sector] + 0.5 * rng.standard_normal(units)
     event = np.arange(1, periods + 1) - cohort[:, None]
     outcome = rng.standard_normal((units, 1)) + 0.4 * ar1(rng.standard_normal((units, periods)), 0.5)
-    outcome += effect[:, None] * np.where(event == 0, onset, event > 0)
+    outcome += effect[:, None] * np.select([event < 0, event == 0, event == 1], [0.0, *onset], 1.0)
     unit, time = np.repeat(np.arange(units), periods), np.tile(np.arange(1, periods + 1), units)
     return panel_of(unit, time, cohort, outcome.ravel(), {"sector": sector})
 
 
-@pytest.mark.parametrize("onset", [0.3, 0.8, 1.0])
-def test_share_of_the_differences_in_the_adoption_period_is_recovered(onset):
+@pytest.mark.parametrize("onset", [(0.3, 0.7), (0.8, 1.0), (1.0, 1.0), (0.5, 1.2)])
+def test_shares_of_the_differences_that_are_there_at_first_are_recovered(onset):
     panel = ramping(onset)
     collapsed = collapse(build_design(panel, {}, units=True)[0], Errors("ar1", "unit"))
     assert collapsed.nuisance.settled
     assert collapsed.nuisance.onset == pytest.approx(onset, abs=0.07)
     assert collapsed.regression.onset == collapsed.nuisance.onset
-    first = panel.event_time == 0
-    column = collapsed.regression.design.blocks["unit"].columns
-    np.testing.assert_allclose(collapsed.regression.matrix[first][:, column].sum(axis=1), collapsed.nuisance.onset)
+    blocks = collapsed.regression.design.blocks
+    for event_time, share in enumerate(collapsed.nuisance.onset):
+        rows = collapsed.regression.matrix[panel.event_time == event_time]
+        np.testing.assert_allclose(rows[:, blocks["unit"].columns].sum(axis=1), share)
+        late = share if event_time else 0.0
+        np.testing.assert_allclose(rows[:, blocks["sector_late"].columns].sum(axis=1), late)
 
 
-def test_one_step_of_the_share_is_a_regression_of_dense_residuals():
-    panel = ramping(0.5, units=40)
+def test_one_step_of_the_shares_is_a_regression_of_dense_residuals():
+    panel = ramping((0.5, 0.8), units=40)
     regression = build_design(panel, {}, units=True)[0]
     work = Workspace.of(regression, Errors("ar1", "unit"), 1.0)
-    now = replace(collapse(regression, Errors("ar1", "unit")).nuisance, onset=0.7)
+    now = replace(collapse(regression, Errors("ar1", "unit")).nuisance, onset=(0.7, 1.1))
     coefficients = np.random.default_rng(1).normal(size=(work.columns.shape[1], 4))
     precision = precision_of(panel, now.weight, now.rho).toarray()
-    felt = work.first.toarray() @ coefficients
-    residual = -(work.columns + (0.7 - 1) * work.first).toarray() @ coefficients
+    every = work.columns.toarray()
+    of_differences = [work.layout.blocks[name] for name in ("sector", "unit", "sector_late")]
+    some = np.concatenate([np.arange(block.start, block.stop) for block in of_differences])
+    felt, columns = [], every.copy()
+    for event_time, share in ((0, 0.7), (1, 1.1)):
+        here = np.ix_(panel.event_time == event_time, some)
+        full = np.zeros_like(every)
+        full[here] = every[here]
+        felt.append(full @ coefficients)
+        columns[here] *= share
+    residual = -columns @ coefficients
     residual[:, 0] += work.outcome
-    own = cross = 0.0
+    own, cross = np.zeros((2, 2)), np.zeros(2)
     for i in range(40):
         rows = np.flatnonzero(panel.unit == i)
         p = precision[np.ix_(rows, rows)]
         m = p - np.outer(p.sum(1), p.sum(1)) / p.sum()
-        own += np.trace(felt[rows].T @ m @ felt[rows])
-        cross += np.trace(felt[rows].T @ m @ residual[rows])
-    better = (own * (0.7 + cross / own) + 1 / ONSET**2) / (own + 1 / ONSET**2)
-    expected = np.clip(0.7 + STRIDE * (better - 0.7), 0.0, MOST_ONSET)
+        for e in (0, 1):
+            cross[e] += np.trace(felt[e][rows].T @ m @ residual[rows])
+            for f in (0, 1):
+                own[e, f] += np.trace(felt[e][rows].T @ m @ felt[f][rows])
+    prior = np.eye(2) / ONSET**2
+    better = np.linalg.solve(own + prior, own @ [0.7, 1.1] + cross + prior @ [1.0, 1.0])
+    expected = np.clip([0.7, 1.1] + STRIDE * (better - [0.7, 1.1]), 0.0, MOST_ONSET)
     np.testing.assert_allclose(residuals(work, now.weight, coefficients, now).all, residual, atol=1e-12)
     said = forms(work, now.weight, coefficients=coefficients, now=now, nodes=np.array([0.3]))
-    assert onset_beyond(0.7, said.own, said.cross) == pytest.approx(expected)
+    assert onset_beyond((0.7, 1.1), said.own, said.cross) == pytest.approx(expected)
 
 
 def test_units_that_never_change_tell_no_scale_and_do_not_carry_the_answer():

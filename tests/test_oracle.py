@@ -10,7 +10,7 @@ from src import estimand, sample
 from src.collapse import collapse
 from src.config import GeneratorConfig
 from src.design import build_design, standardised, with_traits
-from src.errors import Errors
+from src.errors import FULL, Errors
 from src.exposure import row_shares
 from src.generate import draw
 from src.trace import terms
@@ -90,7 +90,7 @@ def against(full, world, errors, shown):
             drawn["posterior"]["theta"].to_numpy(), dims=theta.dims, coords={"column": theta["column"]}
         )
         quick = table(collapsed, theta * collapsed.s, collapsed.nuisance.onset)
-        whole = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy()[..., None])
+        whole = table(collapsed, other * collapsed.s, drawn["posterior"]["onset"].to_numpy())
         shifts.append((quick["mean"] - whole["mean"]) / whole["sd"])
         ratios.append(quick["sd"] / whole["sd"])
         print(seed, "rho", collapsed.nuisance.rho, "sampled", float(drawn["posterior"]["rho"].mean()))
@@ -101,14 +101,16 @@ def against(full, world, errors, shown):
 
 
 def table(collapsed, theta, onset):
-    """Estimands at the share of differences that is there in the adoption period, a number or one a draw."""
+    """Estimands at the shares of differences that are there at event times 0 and 1, given or one a draw."""
     labels = collapsed.regression.design.all_labels
     of_units = collapsed.nuisance.log_scale if collapsed.levels is None else collapsed.levels.height
     trait = standardised(of_units, collapsed.regression.adopters)
     ends = []
-    for share in (0.0, 1.0):
-        found = estimand.averages(with_traits(collapsed.regression, trait, share), collapsed.evidence, terms(theta))
+    for shares in (FULL, *map(tuple, 1 - np.eye(len(FULL)))):
+        found = estimand.averages(with_traits(collapsed.regression, trait, shares), collapsed.evidence, terms(theta))
         ends.append(estimand.draw_estimands(theta, labels, found))
-    draws = ends[0] + onset * (ends[1] - ends[0])
+    draws = ends[0]
+    for e, end in enumerate(ends[1:]):
+        draws = draws + (np.array(onset)[..., [e]] - 1) * (ends[0] - end)
     rows = estimand.table(estimand.linear_scales(draws, found, is_log=False), 0.9).fillna({"group": "", "level": ""})
     return rows.set_index(["estimand", "group", "level"])

@@ -162,7 +162,7 @@ def test_scales_and_effects_of_units_are_integrated_out_of_what_they_say_of_the_
 
 
 def test_what_units_say_of_their_effects_is_said_at_scale_one():
-    """Dense residuals without any effect taken out, under unequal weights of units and rows, shocks and an onset."""
+    """Dense residuals without any effect taken out, under unequal weights, shocks and shares at first."""
     rng = np.random.default_rng(0)
     panel = draw(world("realistic", units=200), 3, 1)
     weight = np.exp(0.4 * rng.normal(size=len(panel.unit)))
@@ -171,7 +171,7 @@ def test_what_units_say_of_their_effects_is_said_at_scale_one():
     plain = regression_of(panel, frame.share_of, None, True, frame=frame.frame, integrated=True)
     work = Workspace.of(plain, ERRORS, 0.5)
     start = starting(work.layout, ERRORS, len(panel.units))
-    now = replace(start, onset=0.7, spreads=start.spreads | {"unit": 0.8})
+    now = replace(start, onset=(0.7, 0.9), spreads=start.spreads | {"unit": 0.8})
     of_units = np.exp(0.7 * rng.normal(size=len(panel.units)))
     found = weighed(work, of_units, coefficients=None, before=now.bare, now=now.bare)
     coefficients = posterior(work.layout, now, found.products.value)

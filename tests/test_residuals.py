@@ -124,13 +124,13 @@ def test_errors_have_the_covariance_that_the_evidence_takes(few):
     code = few.groups["industry"].code
     shock = Shock(code, 2, sd=0.7, phi=0.4)
     weight = np.linspace(0.5, 2.0, 7)
-    nuisance = Nuisance(0.6, 5.0, 1.0, 1.0, weight, np.zeros(7), {"industry": shock}, {"unit": 0.8}, onset=0.5)
-    regression = replace(regression, integrated=True, onset=0.5)
+    nuisance = Nuisance(0.6, 5.0, 1.0, 1.0, weight, np.zeros(7), {"industry": shock}, {"unit": 0.8}, onset=(0.5, 0.9))
+    regression = replace(regression, integrated=True, onset=(0.5, 0.9))
     drawn = noise.errors(regression, nuisance, np.full(200_000, 2.0), weight[:, None], np.random.default_rng(0))
     periods = regression.frame.periods
     columns = shock_columns(few, shock, periods).toarray()
     prior = np.linalg.inv(np.kron(np.eye(2), shock_precision(np.diff(periods), shock)))
-    f = few.treated * np.where(few.event_time == 0, 0.5, 1.0)
+    f = few.treated * np.select([few.event_time == 0, few.event_time == 1], [0.5, 0.9], 1.0)
     same = np.equal.outer(few.unit, few.unit)
     expected = np.linalg.inv(precision_of(few, weight, 0.6).toarray()) + columns @ prior @ columns.T
     expected += 0.8**2 * np.outer(f, f) * same

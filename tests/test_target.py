@@ -158,7 +158,7 @@ def draws_with(regression, terms, size=400, more=None, seed=0):
 
 def test_own_effects_are_the_sum_of_their_terms():
     regression, hypothesis = parts(staggered(units=60, seed=3), SHARES)
-    regression = replace(regression, onset=0.4)
+    regression = replace(regression, onset=(0.4, 0.9))
     pooled = ("industry", "ownership", "industry:ownership", "industry_late", "ownership_late")
     draws = draws_with(regression, ("mu", "path", *pooled), size=3, more={f"sd_{name}": np.ones(3) for name in pooled})
     terms = Terms(pooled, False, False, "normal", WEAK, 0.5)
@@ -178,8 +178,8 @@ def test_own_effects_are_the_sum_of_their_terms():
         rest = sum(theta[name] for name in names)
         path = [theta[f"path[{e}]"] for e in range(3)]
         wanted = [
-            theta["mu"] + path[e] + (1 if e else 0.4) * rest + (sum(theta[name] for name in late) if e else 0)
-            for e in range(3)
+            theta["mu"] + path[e] + share * (rest + (sum(theta[name] for name in late) if e else 0))
+            for e, share in enumerate((0.4, 0.9, 1.0))
         ]
         assert others.known[0, k] == pytest.approx(np.mean(wanted))
     assert checked > 5

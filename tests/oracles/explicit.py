@@ -4,8 +4,8 @@
     eps_i ~ AR(1) of correlation rho at calendar distance, SD scale_i;  scale_i^-2 ~ Gamma(nu/2, nu s0/2)
     u_k ~ AR(1) of correlation phi, SD sd
 
-with rho, nu, s0 (of ever- and never-treated units), sd, phi, scale_i, alpha_i, all shocks and the share m of the
-differences between levels and units that is there in the adoption period sampled. Thousands of parameters: an oracle
+with rho, nu, s0 (of ever- and never-treated units), sd, phi, scale_i, alpha_i, all shocks and the shares m of the
+differences between levels and units that are there at event times 0 and 1 sampled. Thousands of parameters: an oracle
 for a few hundred units, outcome in units of s.
 """
 
@@ -17,13 +17,14 @@ import pytensor.tensor as pt
 
 from models import effects, hier, likelihoods, spillovers
 from src.design import standardised, with_traits
-from src.errors import Errors, shocks_of
+from src.errors import FULL, Errors, shocks_of
 from src.nuisance import MOST_ONSET, ONSET
 
 
 def build(regression, log_scale, errors: Errors, s: float, priors, **options) -> pm.Model:
-    without, regression = (
-        with_traits(regression, standardised(log_scale, regression.adopters), onset) for onset in (0.0, 1.0)
+    regression, *others = (
+        with_traits(regression, standardised(log_scale, regression.adopters), onset)
+        for onset in (FULL, *map(tuple, 1 - np.eye(len(FULL))))
     )
     panel, design = regression.panel, regression.design
     units, periods = len(panel.units), panel.periods
@@ -38,17 +39,20 @@ def build(regression, log_scale, errors: Errors, s: float, priors, **options) ->
         deviations = partial(effects.pooled, priors=priors, tails=options.pop("tails"))
         terms = hier.effects_of(design, priors, **options, deviations=deviations) | spillovers.slopes(design, priors)
         names = tuple(terms)
-        columns, later = (x.matrix[:, design.columns(names)] for x in (regression, without))
+        columns = regression.matrix[:, design.columns(names)]
+        early = [columns - other.matrix[:, design.columns(names)] for other in others]
         rows = np.flatnonzero(np.diff(columns.indptr))
-        m = pm.TruncatedNormal("onset", 1.0, ONSET, lower=0.0, upper=MOST_ONSET)
+        m = pm.TruncatedNormal("onset", 1.0, ONSET, lower=0.0, upper=MOST_ONSET, shape=len(FULL))
         theta = pt.concatenate([pt.atleast_1d(term) for term in terms.values()])
         pm.Deterministic("theta", theta)
         nuisance = tuple(name for name in ("time", "covariate") if name in design.blocks)
         flat = pm.Normal("flat", 0, 30, shape=len(design.columns(nuisance)))
         alpha = pm.Normal("alpha", 0, 30, shape=units)
         fit = alpha[panel.unit] + pt.dot(regression.matrix[:, design.columns(nuisance)].toarray(), flat)
-        differences = m * pt.dot((columns - later)[rows].toarray(), theta)
-        fit = pt.inc_subtensor(fit[rows], pt.dot(later[rows].toarray(), theta) + differences)
+        effect = pt.dot(columns[rows].toarray(), theta)
+        for e, x in enumerate(early):
+            effect = effect + (m[e] - 1) * pt.dot(x[rows].toarray(), theta)
+        fit = pt.inc_subtensor(fit[rows], effect)
         for name, shock in shocks_of(panel, errors.shocks).items():
             sd, phi = pm.HalfNormal(f"sd_shock_{name}", 1), pm.Uniform(f"phi_{name}", -0.5, 0.95)
             raw = pm.Normal(f"shock_{name}", shape=(shock.levels, len(periods)))

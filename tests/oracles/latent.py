@@ -3,8 +3,8 @@
     y_it ~ Poisson(exp(alpha_i + lambda_t + x_it'beta + z_it'theta + d_it))
     d_i ~ AR(1) of correlation rho at calendar distance, variance omega_i;  log omega_i ~ Normal(m, v^2)
 
-with alpha_i, d_it, omega_i, rho, m (of ever- and never-treated units), v and the share of the differences between
-levels and units that is there in the adoption period sampled. An oracle for a few hundred units, each with events.
+with alpha_i, d_it, omega_i, rho, m (of ever- and never-treated units), v and the shares of the differences between
+levels and units that are there at event times 0 and 1 sampled. An oracle for a few hundred units, each with events.
 """
 
 from functools import partial
@@ -15,12 +15,14 @@ import pytensor.tensor as pt
 
 from models import effects, hier, likelihoods, spillovers
 from src.design import standardised, with_traits
+from src.errors import FULL
 from src.nuisance import MOST_ONSET, ONSET
 
 
 def build(regression, trait, s: float, priors, **options) -> pm.Model:
-    without, regression = (
-        with_traits(regression, standardised(trait, regression.adopters), onset) for onset in (0.0, 1.0)
+    regression, *others = (
+        with_traits(regression, standardised(trait, regression.adopters), onset)
+        for onset in (FULL, *map(tuple, 1 - np.eye(len(FULL))))
     )
     panel, design = regression.panel, regression.design
     units = len(panel.units)
@@ -33,17 +35,20 @@ def build(regression, trait, s: float, priors, **options) -> pm.Model:
         deviations = partial(effects.pooled, priors=priors, tails=options.pop("tails"))
         terms = hier.effects_of(design, priors, **options, deviations=deviations) | spillovers.slopes(design, priors)
         names = tuple(terms)
-        columns, later = (x.matrix[:, design.columns(names)] for x in (regression, without))
+        columns = regression.matrix[:, design.columns(names)]
+        early = [columns - other.matrix[:, design.columns(names)] for other in others]
         rows = np.flatnonzero(np.diff(columns.indptr))
-        m = pm.TruncatedNormal("onset", 1.0, ONSET, lower=0.0, upper=MOST_ONSET)
+        m = pm.TruncatedNormal("onset", 1.0, ONSET, lower=0.0, upper=MOST_ONSET, shape=len(FULL))
         theta = pt.concatenate([pt.atleast_1d(term) for term in terms.values()])
         pm.Deterministic("theta", theta)
         nuisance = tuple(name for name in ("time", "covariate") if name in design.blocks)
         flat = pm.Normal("flat", 0, 30, shape=len(design.columns(nuisance)))
         alpha = pm.Normal("alpha", 0, 30, shape=units)
         fit = alpha[panel.unit] + pt.dot(regression.matrix[:, design.columns(nuisance)].toarray(), flat)
-        differences = m * pt.dot((columns - later)[rows].toarray(), s * theta)
-        fit = pt.inc_subtensor(fit[rows], pt.dot(later[rows].toarray(), s * theta) + differences)
+        effect = pt.dot(columns[rows].toarray(), s * theta)
+        for e, x in enumerate(early):
+            effect = effect + (m[e] - 1) * pt.dot(x[rows].toarray(), s * theta)
+        fit = pt.inc_subtensor(fit[rows], effect)
         rho = pm.Uniform("rho", -0.98, 0.98)
         centre = pm.Normal("log_omega", -1, 2, shape=2)[adopters]
         omega = pt.exp(centre + pm.HalfNormal("spread", 1) * pm.Normal("omega_offset", shape=units))
