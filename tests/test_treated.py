@@ -6,6 +6,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from src.command import UserError
+from src.errors import FULL
 from src.treated import treated_effects
 
 
@@ -30,10 +31,10 @@ def test_rows_alike_are_the_estimands_draw_by_draw(tau, tree):
 
 
 def test_two_later_rows_of_a_unit_differ_by_path_and_cell(tau, tree):
-    """By labels alone: all else of tau is the same in every period after that of adoption."""
+    """By labels alone: all else of tau is the same once differences are there in full."""
     theta = tree["posterior"]["theta"]
     unit = str(tau["unit"].isel(obs=int(np.argmax(tau["event_time"].to_numpy()))).item())
-    mine = tau.isel(obs=(tau["unit"] == unit) & (tau["event_time"] >= 1))
+    mine = tau.isel(obs=(tau["unit"] == unit) & (tau["event_time"] >= len(FULL)))
     assert mine.sizes["obs"] > 3
 
     def moving(row):
