@@ -86,7 +86,7 @@ def test_a_refused_sweep_elsewhere_leaves_nothing(launcher, tmp_path):
     assert not (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [LAUNCHERS[0], pytest.param(LAUNCHERS[1], marks=pytest.mark.slow)])
 def test_a_job_whose_process_is_lost_is_said(launcher, tmp_path):
     found = sweep("lost", launcher, tmp_path, "seed=1,2")
     assert found.returncode == 1

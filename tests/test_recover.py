@@ -326,6 +326,7 @@ def test_a_small_study_end_to_end(tmp_path, monkeypatch, capfd):
     assert len(set(rows[rows["estimand"] == "att"]["truth"])) == 2  # outcomes are drawn anew, effects among them
 
 
+@pytest.mark.slow
 def test_dask_gives_what_this_process_gives(tmp_path, monkeypatch, capfd):
     told = [*TINY, "n=2", "designs=1", "models=[pooled]", "sampler.draws=100", "sampler.tune=100", "progress=false"]
     for name, where in (("here", ["engine.cores=1"]), ("there", ["engine=dask", "engine.cores=1"])):
