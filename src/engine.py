@@ -523,7 +523,7 @@ def next_done(client: Client, done: SimpleQueue[Future]) -> Future:
     while True:
         with suppress(Empty):
             return done.get(timeout=min(GLANCE, GONE))
-        if client.nthreads() or client.status != "running":
+        if client.status != "running" or client.nthreads():  # no scheduler: futures say so themselves
             since = time.monotonic()
         elif time.monotonic() - since >= GONE:
             said = "no worker of the Dask cluster is left: perhaps memory ran out; give every worker more of it"

@@ -265,6 +265,15 @@ def test_a_cluster_that_lost_all_its_workers_is_given_up(monkeypatch):
             list(alone.each(abs, range(5)))
 
 
+def test_a_scheduler_that_is_gone_is_said():
+    with local_cluster(1) as cluster, opened(DaskConfig(address=cluster.scheduler_address)) as alone:
+        found = alone.each(slow_pid, range(200))
+        next(found)
+        cluster.close()
+        with pytest.raises(LostError, match="the Dask scheduler is gone"):
+            list(found)
+
+
 def test_what_fails_for_a_moment_is_done_again(engines, tmp_path):
     assert engines["dask"].total(partial(failing_once, str(tmp_path)), range(3)) == 3
     other = tmp_path / "other"
