@@ -22,9 +22,11 @@ effects that are nearly known to differ by little would be drawn to zero twice. 
 as exposure to risk has the binomial's mean, which is all that a consistent estimate needs as long as q is one number:
 one for every unit would weigh units by their own events. Its variance is the binomial's on average over events where
 
-    q = 1 - sum n_i p_i^2 / sum n_i p_i
+    q = 1 - sum m_i p_i^2 / sum m_i p_i,    m_i = min(n_i, COUNTED)
 
-with n_i events of unit i, of which a share p_i is of the kind.
+with n_i events of unit i, of which a share p_i is of the kind: of a unit with many more, the disturbance is what makes
+it uncertain, and not chance. With m_i = n_i, q would be that of a few large units. Where they have high shares, chance
+in all others would pass for disturbance, and as chance is new in every period, rho would come out too small.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from src.products import centred_within, cross_products, eliminate, least_square
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
 NOTHING = 1e-12  # events, where a share of none is looked at: it tells nothing
+COUNTED = 30  # events of a unit, at most, over which q is an average
 LEAST_LEFT_OVER = 0.05  # of q: where nearly all events are of the kind
 LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
 LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
@@ -204,14 +207,18 @@ def offset_of(whole: np.ndarray, q: float) -> np.ndarray:
 
 
 def dispersion(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> float:
-    """q: variance of a part given the whole over its mean, on average over events of the part.
+    """q: variance of a part given the whole over its mean, on average over events of the part, `COUNTED` of a unit.
 
     Of a unit with n events, y of them of the kind, y (y - 1) / (n - 1) has expectation n p^2.
     """
     y, n = np.bincount(unit, part), np.bincount(unit, whole)
     several = n > 1
-    squares = (y * (y - 1) / np.where(several, n - 1, 1))[several].sum()
-    return float(max(1 - squares / max(y[several].sum(), 1.0), LEAST_LEFT_OVER))
+    y, n = y[several], n[several]
+    weight = np.minimum(COUNTED / n, 1.0)
+    if not y.any():
+        return 1.0
+    squares = float((weight * y * (y - 1) / (n - 1)).sum())
+    return max(1 - squares / float(weight @ y), LEAST_LEFT_OVER)
 
 
 def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -> Panel:

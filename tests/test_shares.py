@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import expit
 
 from src import across, equations, estimand, fit, rates
+from src.collapse import LOG_POINTS
 from src.errors import Errors
 from src.exposure import row_shares
 from src.generate import draw
@@ -54,8 +55,21 @@ def test_variance_over_mean_of_a_part_given_the_whole():
         part = rng.binomial(whole.astype(int), p[unit]).astype(float)
         n = np.bincount(unit, whole)
         assert dispersion(part, whole, unit) == pytest.approx(1 - (n @ p**2) / (n @ p), abs=0.02)
+    large = np.repeat([1.0, 500.0], [2990, 10])[unit]  # ten units with most of the events, nearly all of the kind
+    whole = rng.poisson(3 * large).astype(float)
+    part = rng.binomial(whole.astype(int), np.where(large > 1, 0.9, 0.3)).astype(float)
+    assert dispersion(part, whole, unit) == pytest.approx(0.69, abs=0.02)
     assert dispersion(whole, whole, unit) == 0.05
     assert dispersion(np.r_[1.0, 0.0], np.r_[1.0, 0.0], np.arange(2)) == 1.0
+
+
+def test_chance_in_few_events_does_not_pass_for_a_disturbance():
+    """Half of the rows without any event, and a few units with most of them."""
+    panel = draw(world("parted"), 1, 101)
+    errors = Errors("ar1", "unit", (), events=True)
+    nuisance = collapse_counts(panel, row_shares(panel)[0], errors, "y1", True)[1].collapsed.nuisance
+    assert nuisance.rho == pytest.approx(0.6, abs=0.15)
+    assert 0.2 < LOG_POINTS * nuisance.ever < 0.5  # .4 of the log odds times 1 less the share, larger among adopters
 
 
 def of_binomial(y, n, columns):
