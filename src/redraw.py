@@ -11,7 +11,7 @@ of each unit's disturbance, drawn from its probabilities, which the evidence is 
 covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be anything, and are zero.
 The level of a unit is flat, too, but where counts are disturbed what they say of effects depends on it, so that it has
 to be drawn: from a range about its level in the data that is wide enough for flat, from hardly any event to so many
-that more of them add nothing.
+that more of them add nothing. Without a disturbance counts are looked at given their total, whatever the level.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def redrawn(
         told = levels.total > 0  # units without events of the kind, and so without any maybe, get the typical share
         typical = replace(levels, height=np.where(told, levels.height, np.median(levels.height[told])))
         collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel), levels=typical)
-    outcome, share = counted(collapsed, felt, rng)
+    outcome, share = counted(collapsed, felt, 0.0 if errors.conditional else REACH, rng)
     return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
 
 
@@ -109,16 +109,18 @@ def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
     return replace(collapsed, regression=replace(regression, matrix=sp.csr_array(sp.hstack(pieces, format="csr"))))
 
 
-def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def counted(
+    collapsed: Collapsed, felt: np.ndarray, reach: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts, shape (row,), and the variance of each unit's disturbance, as probabilities of none or one, shape (unit,
-    grid point).
+    grid point); levels of units within `reach` of those in the data.
     """
     regression, levels = collapsed.regression, collapsed.levels
     assert levels is not None
     panel = regression.panel
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
-    height = levels.height + rng.uniform(-REACH, REACH, len(levels.height))
+    height = levels.height + rng.uniform(-reach, reach, len(levels.height))
     log = height[panel.unit] + felt + z + panel.log_offset
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]

@@ -78,16 +78,16 @@ def test_estimates_of_what_was_drawn_scatter_about_it_as_the_evidence_says(gauss
     assert flat.var() == pytest.approx(1, abs=4 * np.sqrt(2 / flat.size))
 
 
-def test_counts_have_levels_about_those_of_the_data_and_effects_in_proportion(counts, monkeypatch):
+def test_counts_have_levels_about_those_of_the_data_and_effects_in_proportion(counts):
     panel, (whole, _) = counts
     rng = np.random.default_rng(0)
     treated = panel.treated
     # without a disturbance, which would add to the mean
     levels = replace(whole.collapsed.levels, omega=np.zeros_like(whole.collapsed.levels.omega))
     still = replace(whole, collapsed=replace(whole.collapsed, levels=levels))
-    wide = redraw.counted(still.collapsed, np.zeros(len(treated)), rng)[0]
-    monkeypatch.setattr(redraw, "REACH", 0.0)
-    drawn = [redraw.counted(still.collapsed, np.where(treated, effect, 0.0), rng)[0] for effect in (0.0, np.log(2))]
+    wide = redraw.counted(still.collapsed, np.zeros(len(treated)), 5.0, rng)[0]
+    effects = [np.where(treated, effect, 0.0) for effect in (0.0, np.log(2))]
+    drawn = [redraw.counted(still.collapsed, effect, 0.0, rng)[0] for effect in effects]
     expected = np.exp(levels.height)[panel.unit]
     big = expected > 0.5
     for values, factor in zip(drawn, (1.0, 2.0), strict=True):
@@ -111,6 +111,19 @@ def test_a_part_is_drawn_given_the_whole(counts, monkeypatch):
     np.testing.assert_allclose((panel.offset * part.q)[first.outcome > 0], first.outcome[first.outcome > 0])
     assert not second.outcome[first.outcome == 0].any()
     assert 0.05 < part.q * second.outcome.sum() / first.outcome.sum() < 1  # a share, in units that had no events, too
+
+
+def test_levels_stay_where_counts_are_looked_at_given_their_total(counts):
+    panel, (whole, _) = counts
+    errors = Errors("none", "none", events=True)
+    (plain, _) = collapse_counts(panel, row_shares(panel)[0], errors, "y1", False)
+    rng = np.random.default_rng(0)
+    more = [
+        redraw.redrawn(equation, of, (), draw_of(equation), [], rng).outcome.sum() / panel.outcome.sum()
+        for equation, of in ((plain, errors), (whole, EVENTS))
+    ]
+    assert more[0] < 2
+    assert more[1] > 5  # of e^-5 to e^5 the mean is e^2.7
 
 
 def test_fit_of_treated_rows_by_hand(counts, gaussian):
