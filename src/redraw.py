@@ -11,7 +11,8 @@ of each unit's disturbance, drawn from its probabilities, which the evidence is 
 covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be anything, and are zero.
 The level of a unit is flat, too, but where counts are disturbed what they say of effects depends on it, so that it has
 to be drawn: from a range about its level in the data that is wide enough for flat, from hardly any event to so many
-that more of them add nothing. Without a disturbance counts are looked at given their total, whatever the level.
+that more of them add nothing. Without a disturbance counts are looked at given their total, whatever the level; a part
+has a whole for its exposure to risk that reaches as far already.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def redrawn(
         told = levels.total > 0  # units without events of the kind, and so without any maybe, get the typical share
         typical = replace(levels, height=np.where(told, levels.height, np.median(levels.height[told])))
         collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel), levels=typical)
-    outcome, share = counted(collapsed, felt, 0.0 if errors.conditional else REACH, rng)
+    stays = errors.conditional or equation.is_share
+    outcome, share = counted(collapsed, felt, 0.0 if stays else REACH, rng)
     return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
 
 

@@ -100,8 +100,7 @@ def test_counts_have_levels_about_those_of_the_data_and_effects_in_proportion(co
     assert stats.kstest(shift, stats.uniform(0, 5).cdf).pvalue > 0.01
 
 
-def test_a_part_is_drawn_given_the_whole(counts, monkeypatch):
-    monkeypatch.setattr(redraw, "REACH", 0.0)
+def test_a_part_is_drawn_given_the_whole(counts):
     _, (whole, part) = counts
     rng = np.random.default_rng(1)
     first = redraw.redrawn(whole, EVENTS, (), draw_of(whole), [], rng)
