@@ -32,7 +32,7 @@ from src.products import centred_within
 from src.system import Equation, offset_of
 
 REACH = 5.0  # of the level of a unit, in logarithms, below and above that in the data
-MOST_LOG = 12.0  # of an expected count: beyond it, one of a prior that nobody has
+MOST_LOG = 12.0  # of an expected count for an exposure to risk of one: beyond it, one of a prior that nobody has
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ def counted(
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
     height = levels.height + rng.uniform(-reach, reach, len(levels.height))
-    log = height[panel.unit] + felt + z + panel.log_offset
+    log = height[panel.unit] + felt + z
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
-    count = rng.poisson(np.exp(np.minimum(log, MOST_LOG)))
+    count = rng.poisson(np.exp(np.minimum(log, MOST_LOG) + panel.log_offset))
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
 
 
