@@ -123,7 +123,9 @@ def over(regression: Regression, function: Callable, *of_units: np.ndarray) -> A
     return function(regression, *of_units) if blocks is None else blocks.total(function, *of_units)
 
 
-def on_block(function: Callable, layout: Layout | None, view: tuple, item: tuple) -> Any:
+def on_block(
+    function: Callable, layout: Layout | None, view: tuple[tuple[str, ...], tuple[float, ...], bool], item: tuple
+) -> Any:
     """The function of one block; see `Blocks.total`."""
     from src.design import with_traits, without_covariates
     from src.passes import Workspace

@@ -43,10 +43,8 @@ if TYPE_CHECKING:
 PIECES = 4  # of a sum for each process: few, so that little is sent; enough that none waits long for the last
 AHEAD = 2  # calls under way for each thread of a cluster, so that none waits for the next
 PATIENCE = 10  # seconds until an address is given up
-GONE, GLANCE = (
-    600.0,
-    5.0,
-)  # seconds without any worker until a cluster is given up, and between looks whether it has some
+GONE = 600.0  # seconds without any worker until a cluster is given up
+GLANCE = 5.0  # seconds between looks whether it has some
 
 type Call = Callable[[], Any]
 type Span = tuple[int, int]
