@@ -72,7 +72,9 @@ def build(
             with pm.Model(name=name) if name else nullcontext():
                 slopes = earlier_slopes(design, priors, widths[name])
                 if together:
-                    about = {"at": at, "equations": len(designs), "width": widths[name], "slopes": slopes}
+                    earlier = None if slopes is None else design.blocks["earlier"].dim
+                    about = {"at": at, "equations": len(designs), "width": widths[name]}
+                    about |= {"slopes": slopes, "earlier": earlier}
                     deviations = partial(correlated, **about, priors=priors, tails=tails, shared=shared)
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
@@ -129,19 +131,22 @@ def correlated(
     equations: int,
     width: float,
     slopes: Any,
+    earlier: str | None,
     priors: Priors,
     tails: str,
     shared: dict[str, Shared],
 ):
     """Deviations of the levels of a term in one equation, correlated with those in the others.
 
-        phi_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
-        theta_j = phi_j + sum over l < j of c_jl theta_l
+        theta_j = own_j + sum over l < j of tied_jl c_jl theta_l,    tied_jl ~ Uniform(0, 1)
+        own_j = sd_j sum over l <= j of L_jl raw_l,    L L' ~ LKJ(ETA),    sd_j ~ half-Student-t(3, priors.sd width_j)
+        phi_j = theta_j - sum over l < j of c_jl theta_l
 
-    The prior is on phi, what the outcomes before do not carry: it says that effects are tied as errors are, and the
-    data may tell otherwise. With one on theta, effects that are known to differ by little would be drawn to zero twice:
-    once on either outcome. The correlation that is kept is that of theta, sqrt(b_j'b_j b_l'b_l)^-1 b_j'b_l with b the
-    loadings of theta on raw.
+    Effects are tied as errors are where `tied` is 1, and not at all where it is 0: with it 1, differences of effects
+    that are not tied would come out too sure, and with it 0, effects known to differ by little would be drawn to zero
+    twice, once on either outcome. L is for what errors do not tell. The correlation that is kept is that of theta,
+    sqrt(b_j'b_j b_l'b_l)^-1 b_j'b_l with b the loadings of theta on raw. Of a share, which has no outcome on its
+    right-hand side, phi is own.
 
     A term too small to tell its spread tells no correlation either: its phi stands alone.
 
@@ -156,6 +161,8 @@ def correlated(
         As of `build`.
     slopes : tensor, shape (earlier,), or None
         c.
+    earlier : str, optional
+        Dim of the outcomes before.
     priors : Priors
     tails : {"normal", "student_t"}
     shared : dict of str to Shared
@@ -175,12 +182,16 @@ def correlated(
     mine = shared[name]
     scale = 1.0 if slopes is None else pm.Data(f"{name}_width", width)
     sd = pm.HalfStudentT(f"sd_{name}", nu=3, sigma=priors.sd * scale)
-    phi = sd * mine.offsets[at]
+    own = sd * mine.offsets[at]
     if block.predictor is not None:
-        phi = phi + effects.predicted(block, priors.predictor * scale)
-    theta, loading = phi, sd * mine.factor[at]
-    for k in range(at if slopes is not None else 0):
-        theta, loading = theta + slopes[k] * mine.theta[k], loading + slopes[k] * mine.loadings[k]
+        own = own + effects.predicted(block, priors.predictor * scale)
+    theta, loading = own, sd * mine.factor[at]
+    if slopes is not None:
+        tied = pm.Uniform(f"{name}_tied", 0.0, 1.0, dims=earlier)
+        for k in range(at):
+            theta = theta + tied[k] * slopes[k] * mine.theta[k]
+            loading = loading + tied[k] * slopes[k] * mine.loadings[k]
+    phi = theta if slopes is None else theta - sum(slopes[k] * mine.theta[k] for k in range(at))
     mine.theta.append(pm.Deterministic(f"{name}_effect", theta, dims=block.dim))
     mine.loadings.append(loading)
     return phi

@@ -162,7 +162,8 @@ def correlations(tree: xr.DataTree, system: Sequence[Equation], base: Average) -
         matrix = posterior[name].transpose("chain", "draw", "equation", "equation_beside")
         for (i, a), (j, b) in combinations(enumerate(names), 2):
             about = ("effect_correlation", name.removesuffix(OF_TERM), f"{b}{LESS}{a}")
-            note = "of the levels' deviations; LKJ(2) a priori, about 0"
+            about_what = "0" if system[j].is_share else "any share of that of the errors"
+            note = f"of the levels' deviations; LKJ(2) a priori, about {about_what}"
             nowhere = np.zeros_like(base.weights)
             found.append(Average(*about, nowhere, base.n_units, base.n_obs, np.nan, note))
             draws.append(matrix.to_numpy()[..., [i], j])

@@ -1,8 +1,8 @@
 """The only door to the DataTree: put it together in units of the outcome, keep it, open it again.
 
 NUTS works in units of s, the residual SD of the saturated fit; a posterior is kept in units of the outcome. Every
-parameter is then multiplied by s, but for raw draws (`*_offset`, `*_partial`), correlations (`*_correlation`) and
-lengths in periods (`*_length`).
+parameter is then multiplied by s, but for raw draws (`*_offset`, `*_partial`), shares (`*_tied`), correlations
+(`*_correlation`) and lengths in periods (`*_length`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from src.panel import Panel
 
 ROOT = Path(__file__).parents[1]
 DENSITIES = ("log_prior", "log_likelihood")
-UNITLESS = ("_offset", "_length", "_partial", "_correlation", *SHAPE)
+UNITLESS = ("_offset", "_length", "_partial", "_tied", "_correlation", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (

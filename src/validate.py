@@ -47,6 +47,7 @@ LAST_PERIOD = 2**53  # larger whole numbers are not told apart as floats
 DERIVED_SUFFIXES = (
     "_late",
     "_partial",
+    "_tied",
     "_correlation",
     "_width",
     "_effect",
@@ -57,7 +58,7 @@ DERIVED_SUFFIXES = (
     "_contrast",
     "_length",
 )
-UNITLESS = ("_offset", "_length", "_partial", "_correlation")  # of src.trace
+UNITLESS = ("_offset", "_length", "_partial", "_tied", "_correlation")  # of src.trace
 OWN_TERMS = (
     "mu",
     "path",

@@ -136,7 +136,7 @@ DEVIATES = np.random.default_rng(5).normal(size=(2, 200_000))
 
 @pytest.mark.slow
 def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(panel):
-    """phi of both equations from shared offsets; theta_2 = phi_2 + c theta_1, whose correlation is kept."""
+    """theta_2 = own_2 + tied c theta_1, own of both equations from shared offsets; the correlation of theta is kept."""
     found = collapsed_system(panel, (FIRST, "one"))
     model = model_of(found, together=True)
     terms = [name.removesuffix("_partial") for name in map(str, model.named_vars) if name.endswith("_partial")]
@@ -146,6 +146,7 @@ def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(pa
     names = [f"{prefix}{kind}" for prefix in ("", "one::") for kind in ("theta", *(f"{t}_effect" for t in terms))]
     names += [f"one::sd_{t}" for t in terms] + [f"sd_{t}" for t in terms] + ["one::earlier_slope"]
     names += [f"{t}_{kind}" for t in terms for kind in ("offset", "correlation", "partial")]
+    names += [f"one::{t}_tied" for t in terms]
     compiled = model.compile_fn([model[n] for n in names], inputs=model.value_vars, on_unused_input="ignore")
     values = dict(zip(names, compiled(point), strict=True))
     labels = {prefix: list(model.coords[f"{prefix}column"]) for prefix in ("", "one::")}
@@ -153,13 +154,18 @@ def test_levels_of_a_joint_model_are_correlated_whatever_way_their_effects_go(pa
         r, c = 2 * values[f"{term}_partial"][0] - 1, values["one::earlier_slope"][0]
         mine, other = values[f"sd_{term}"], values[f"one::sd_{term}"]
         raw = values[f"{term}_offset"]
-        theta, phi = mine * raw[0], other * (r * raw[0] + np.sqrt(1 - r**2) * raw[1])
+        (tied,) = values[f"one::{term}_tied"]
+        assert 0 < tied < 1
+        theta, own = mine * raw[0], other * (r * raw[0] + np.sqrt(1 - r**2) * raw[1])
+        phi = own - (1 - tied) * c * theta
         np.testing.assert_allclose(values[f"{term}_effect"], theta)
-        np.testing.assert_allclose(values[f"one::{term}_effect"], phi + c * theta)
+        np.testing.assert_allclose(values[f"one::{term}_effect"], own + tied * c * theta)
         at = {p: [k for k, label in enumerate(labels[p]) if label.partition("[")[0] == term] for p in labels}
         np.testing.assert_allclose(values["theta"][at[""]], theta)
         np.testing.assert_allclose(values["one::theta"][at["one::"]], phi)
-        covariance = np.cov(np.array([[mine, 0.0], [other * r + c * mine, other * np.sqrt(1 - r**2)]]) @ DEVIATES)
+        covariance = np.cov(
+            np.array([[mine, 0.0], [other * r + tied * c * mine, other * np.sqrt(1 - r**2)]]) @ DEVIATES
+        )
         kept = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
         assert values[f"{term}_correlation"][0, 1] == pytest.approx(kept, abs=0.01)
 
