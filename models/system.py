@@ -72,10 +72,17 @@ def build(
             with pm.Model(name=name) if name else nullcontext():
                 slopes = earlier_slopes(design, priors, widths[name])
                 if together:
-                    earlier = None if slopes is None else design.blocks["earlier"].dim
-                    about = {"at": at, "equations": len(designs), "width": widths[name]}
-                    about |= {"slopes": slopes, "earlier": earlier}
-                    deviations = partial(correlated, **about, priors=priors, tails=tails, shared=shared)
+                    deviations = partial(
+                        correlated,
+                        at=at,
+                        equations=len(designs),
+                        width=widths[name],
+                        slopes=slopes,
+                        earlier=None if slopes is None else design.blocks["earlier"].dim,
+                        priors=priors,
+                        tails=tails,
+                        shared=shared,
+                    )
                 terms = hier.effects_of(design, priors, path, late, interactions, unit, deviations)
                 terms |= spillovers.slopes(design, priors)
                 if slopes is not None:
