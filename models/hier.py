@@ -23,10 +23,11 @@ def build(
 ) -> pm.Model:
     """Hierarchical staggered difference-in-differences.
 
-        tau_it = mu + path_e + cohort_g + cell_gt + m_e (industry_k + ownership_o + (industry:ownership)_ko + unit_i)
-                 + 1{e >= 1} (industry_late_k + ownership_late_o) + (trait + 1{e >= 1} trait_late) z_i
+        tau_it = mu + path_e + cohort_g + cell_gt + m_e (industry_k + ownership_o + (industry:ownership)_ko + unit_i
+                 + 1{e >= 1} (industry_late_k + ownership_late_o)) + (trait + 1{e >= 1} trait_late) z_i
 
-    with m_e = 1 but for the adoption period, where the design's columns have the share that was estimated.
+    with m_e = 1 but for the adoption period and the one after it, where the design's columns have the shares that were
+    estimated.
 
     Parameters
     ----------

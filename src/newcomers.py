@@ -1,7 +1,7 @@
 """The effect of own adoption on units that have not adopted, draw by draw.
 
-    tau_ie = mu + path_e + m_e (sum of group terms + unit_i) + 1{e >= 1} late terms + (trait + 1{e >= 1} trait_late) z_i
-             + cohort_new + cell_new,e
+    tau_ie = mu + path_e + m_e (sum of group terms + unit_i + 1{e >= 1} sum of late terms)
+             + (trait + 1{e >= 1} trait_late) z_i + cohort_new + cell_new,e
 
 averaged over event times 0 to the horizon. What the data have no coefficient for is drawn from the distribution that
 it belongs to, given the draw of its spread. With deviations of K levels about their own mean, another level lies

@@ -225,7 +225,7 @@ def is_kept(name: str) -> bool:
 
 def is_ranked(name: str) -> bool:
     """Whether a variable is among the functions."""
-    return is_judged_alone(name) or name.endswith("_correlation")
+    return is_judged_alone(name) or name.endswith(("_correlation", "_tied"))
 
 
 def drawn(plan: Plan, setting: Setting, r: int) -> xr.Dataset:

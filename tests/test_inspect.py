@@ -21,7 +21,7 @@ SNIPPET = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL
 TYPED = re.compile(r"^ {4}(python -m src\.(?:.*\\\n)*.*)|`(python -m src\.[^`]+)`", re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?![\w@])")
 HYDRA = dict.fromkeys(("fit", "check", "prior"), "config") | {
-    name: name for name in ("recover", "placebo", "calibrate", "bench", "target", "export")
+    name: name for name in ("recover", "placebo", "calibrate", "bench", "target", "export", "loo")
 }
 BLANK = re.compile(r"<[^>]*>|\.\.\.|\n")  # something for the reader to fill in
 
