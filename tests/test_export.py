@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from src import export
 from src.compare import keyed
@@ -127,6 +128,14 @@ def test_text_that_stata_finds_strange_survives(tmp_path):
     assert back["level"].tolist() == ["制造业", ""]
     assert back["note"].str.len().tolist() == [3000, 0]
     assert np.isnan(back["mean"][1])
+
+
+def test_parameters_are_without_raw_draws_and_theta():
+    drawn = ("chain", "draw", "level"), np.random.default_rng(1).normal(size=(2, 4, 3))
+    names = ("theta", "sa::theta", "industry_offset", "industry_partial", "sa::industry_effect")
+    posterior = xr.Dataset(dict.fromkeys(names, drawn), coords={"level": ["a", "b", "c"]})
+    found = [(column.quantity, column.level) for column in export.of_parameters(posterior)]
+    assert found == [("sa::industry_effect", level) for level in "abc"]
 
 
 def test_infinities_are_missing():

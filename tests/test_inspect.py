@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src import command
+from src import command, loo
 from src.trace import ROOT
 from tests.test_command import CONF
 
@@ -141,7 +141,8 @@ def test_the_commands_of_the_pages_mean_something(page, text):
     name = HYDRA.get(module.removeprefix("src."))
     if name is None or "--help" in words:
         return
-    told = command.with_run([word for word in words if word != "-m" and not word.startswith("hydra")])
+    words = [word for word in words if word != "-m" and not word.startswith("hydra")]
+    told = loo.with_runs(words) if name == "loo" else command.with_run(words)
     command.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         command.settings(compose(name, [first_of(word) for word in told]))
