@@ -10,8 +10,13 @@ What the model does not draw is as it was estimated from the data: s, rho, scale
 of each unit's disturbance, drawn from its probabilities, which the evidence is then told. Effects of periods and
 covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be anything, and are zero.
 The level of a unit is flat, too, but where counts are disturbed what they say of effects depends on it, so that it has
-to be drawn: from a range about its level in the data that is wide enough for flat, from hardly any event to so many
-that more of them add nothing. Without a disturbance counts are looked at given their total, whatever the level; a part
+to be drawn: from a range that is as good as flat, the same for all units, from hardly any event to so many that more of
+them add nothing. With I(a) what the evidence of a unit says of an effect, on average over outcomes at level a,
+
+    integral of I(a) over all a = 0,    I(a) -> 0 at both ends, with P(any event) and with 1 / events
+
+so that a range that ends where I(a) is nothing is as good as all of it. One about the level in the data would end among
+few events for a unit of many. Without a disturbance counts are looked at given their total, whatever the level; a part
 has a whole for its exposure to risk that reaches as far already.
 """
 
@@ -28,10 +33,11 @@ from src import noise
 from src.collapse import Collapsed, with_outcome
 from src.design import NUISANCE
 from src.errors import Errors
+from src.panel import Panel
 from src.products import centred_within
 from src.system import Equation, offset_of
 
-REACH = 5.0  # of the level of a unit, in logarithms, below and above that in the data
+FEWEST, MOST = 0.02, 1500.0  # events of a unit, at no effect: how far its level reaches
 MOST_LOG = 12.0  # of an expected count for an exposure to risk of one: beyond it, one of a prior that nobody has
 
 
@@ -89,7 +95,7 @@ def redrawn(
         typical = replace(levels, height=np.where(told, levels.height, np.median(levels.height[told])))
         collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel), levels=typical)
     stays = errors.conditional or equation.is_share
-    outcome, share = counted(collapsed, felt, 0.0 if stays else REACH, rng)
+    outcome, share = counted(collapsed, felt, stays, rng)
     return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
 
 
@@ -112,22 +118,29 @@ def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
 
 
 def counted(
-    collapsed: Collapsed, felt: np.ndarray, reach: float, rng: np.random.Generator
+    collapsed: Collapsed, felt: np.ndarray, stays: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Counts, shape (row,), and the variance of each unit's disturbance, as probabilities of none or one, shape (unit,
-    grid point); levels of units within `reach` of those in the data.
+    grid point); levels of units as in the data where that `stays`, else drawn.
     """
     regression, levels = collapsed.regression, collapsed.levels
     assert levels is not None
     panel = regression.panel
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
-    height = levels.height + rng.uniform(-reach, reach, len(levels.height))
+    height = levels.height if stays else drawn_height(panel, rng)
     log = height[panel.unit] + felt + z
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
     count = rng.poisson(np.exp(np.minimum(log, MOST_LOG) + panel.log_offset))
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
+
+
+def drawn_height(panel: Panel, rng: np.random.Generator) -> np.ndarray:
+    """Levels at which the logarithm of the expected events of a unit is uniform, shape (unit,)."""
+    units = len(panel.units)
+    events = rng.uniform(np.log(FEWEST), np.log(MOST), units)
+    return events - np.log(np.bincount(panel.unit, np.exp(panel.log_offset), units))
 
 
 def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
