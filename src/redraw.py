@@ -3,21 +3,18 @@
     theta ──▶ f = X theta + shocks ──▶ y ──▶ evidence about theta
 
     Gaussian   y = f + errors, serially correlated and of unequal scale
-    counts     y ~ Poisson(exp(h_i + f + z)), h_i the level of the unit, z the disturbance
-    part       y / q ~ Poisson(whole / q exp(h_i + f + z)), as the model has it: a part may be more than the whole
+    counts     y ~ Multinomial(N, softmax(f + z)) over the rows of a unit, z the disturbance, N its events in the data
+    part       y / q likewise, given the whole, as the model has it: a part may be more than the whole
 
 What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts a variance
 of each unit's disturbance, drawn from its probabilities, which the evidence is then told. Effects of periods and
 covariates are flat in the model, and so are those of units on Gaussian outcomes: they may be anything, and are zero.
-The level of a unit is flat, too, but where counts are disturbed what they say of effects depends on it, so that it has
-to be drawn: from a range that is as good as flat, the same for all units, from hardly any event to so many that more of
-them add nothing. With I(a) what the evidence of a unit says of an effect, on average over outcomes at level a,
+The level of a unit is flat, too, and with it gone counts are looked at given their total,
 
-    integral of I(a) over all a = 0,    I(a) -> 0 at both ends, with P(any event) and with 1 / events
+    integral over a of Poisson(y | exp(a + f + z)) = Multinomial(y | N, softmax(f + z)) / N    whatever f and z
 
-so that a range that ends where I(a) is nothing is as good as all of it. One about the level in the data would end among
-few events for a unit of many. Without a disturbance counts are looked at given their total, whatever the level; a part
-has a whole for its exposure to risk that reaches as far already.
+so that ranks are uniform for totals that have nothing to do with the draw, and for no levels that lie in a range: at
+its ends effects decide which units have any event, and those that have some differ from those that have none.
 """
 
 from __future__ import annotations
@@ -27,18 +24,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 import xarray as xr
+from scipy.special import softmax
 
 from models.inputs import CrossProducts
 from src import noise
 from src.collapse import Collapsed, with_outcome
 from src.design import NUISANCE
 from src.errors import Errors
-from src.panel import Panel
 from src.products import centred_within
 from src.system import Equation, offset_of
-
-FEWEST, MOST = 0.02, 1500.0  # events of a unit, at no effect: how far its level reaches
-MOST_LOG = 12.0  # of an expected count for an exposure to risk of one: beyond it, one of a prior that nobody has
 
 
 @dataclass(frozen=True)
@@ -89,13 +83,9 @@ def redrawn(
         outcome = felt + noise.errors(collapsed.regression, collapsed.nuisance, sigma, weight, rng)[:, 0]
         return Redrawn(outcome, with_outcome(collapsed, errors, outcome))
     if equation.q is not None:
-        panel, levels = replace(panel, offset=offset_of(before[0], equation.q)), collapsed.levels
-        assert levels is not None
-        told = levels.total > 0  # units without events of the kind, and so without any maybe, get the typical share
-        typical = replace(levels, height=np.where(told, levels.height, np.median(levels.height[told])))
-        collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel), levels=typical)
-    stays = errors.conditional or equation.is_share
-    outcome, share = counted(collapsed, felt, stays, rng)
+        panel = replace(panel, offset=offset_of(before[0], equation.q))
+        collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
+    outcome, share = counted(collapsed, felt, rng)
     return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
 
 
@@ -117,30 +107,22 @@ def given(equation: Equation, before: list[np.ndarray]) -> Collapsed:
     return replace(collapsed, regression=replace(regression, matrix=sp.csr_array(sp.hstack(pieces, format="csr"))))
 
 
-def counted(
-    collapsed: Collapsed, felt: np.ndarray, stays: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Counts, shape (row,), and the variance of each unit's disturbance, as probabilities of none or one, shape (unit,
-    grid point); levels of units as in the data where that `stays`, else drawn.
+    grid point); every unit has as many events as in the data.
     """
-    regression, levels = collapsed.regression, collapsed.levels
+    levels, panel = collapsed.levels, collapsed.regression.panel
     assert levels is not None
-    panel = regression.panel
     chosen = noise.picked(levels.share, rng)
     z = np.sqrt(levels.omega[chosen])[panel.unit] * noise.serial(panel, collapsed.nuisance.rho, 1, rng)[:, 0]
-    height = levels.height if stays else drawn_height(panel, rng)
-    log = height[panel.unit] + felt + z
+    log = panel.log_offset + felt + z
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
-    count = rng.poisson(np.exp(np.minimum(log, MOST_LOG) + panel.log_offset))
+    starts = np.flatnonzero(np.r_[True, np.diff(panel.unit) != 0])
+    events = np.rint(np.add.reduceat(panel.outcome, starts)).astype(int)
+    rows = np.split(log, starts[1:])
+    count = np.concatenate([rng.multinomial(n, softmax(of_unit)) for n, of_unit in zip(events, rows, strict=True)])
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
-
-
-def drawn_height(panel: Panel, rng: np.random.Generator) -> np.ndarray:
-    """Levels at which the logarithm of the expected events of a unit is uniform, shape (unit,)."""
-    units = len(panel.units)
-    events = rng.uniform(np.log(FEWEST), np.log(MOST), units)
-    return events - np.log(np.bincount(panel.unit, np.exp(panel.log_offset), units))
 
 
 def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
