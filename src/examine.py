@@ -168,7 +168,7 @@ class Roll:
         if future:
             said.append(
                 f"{count(future, 'unit')} {'adopts' if future == 1 else 'adopt'} after the last period ({last}): "
-                "not yet treated in the panel (if that means never, leave it empty or write 0)"
+                "not yet treated in the panel"
             )
         if np.inf not in self.cohorts:
             said.append("no unit is never treated: those that adopt later are the comparison")
