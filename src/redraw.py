@@ -31,6 +31,7 @@ from src import noise
 from src.collapse import Collapsed, with_outcome
 from src.design import NUISANCE
 from src.errors import Errors
+from src.panel import first_rows
 from src.products import centred_within
 from src.system import Equation, offset_of
 
@@ -118,9 +119,8 @@ def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) ->
     log = panel.log_offset + felt + z
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
-    starts = np.flatnonzero(np.r_[True, np.diff(panel.unit) != 0])
-    events = np.rint(np.add.reduceat(panel.outcome, starts)).astype(int)
-    rows = np.split(log, starts[1:])
+    events = np.rint(np.bincount(panel.unit, panel.outcome)).astype(int)
+    rows = np.split(log, first_rows(panel.unit)[1:])
     count = np.concatenate([rng.multinomial(n, softmax(of_unit)) for n, of_unit in zip(events, rows, strict=True)])
     return count.astype(float), np.eye(levels.share.shape[1])[chosen]
 
@@ -178,7 +178,7 @@ def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma:
     rows = panel.treated
     power = regression.matrix[rows] @ coefficients.T + panel.log_offset[rows, None]
     unit = panel.unit[rows]
-    starts = np.flatnonzero(np.r_[True, np.diff(unit) != 0])
+    starts = first_rows(unit)
     log_total = np.logaddexp.reduceat(power, starts, axis=0)
     events = np.add.reduceat(found.outcome[rows], starts)
     return found.outcome[rows] @ power - events @ log_total
