@@ -12,7 +12,8 @@ through the correlation of the levels of every pooled term. Of a count and a par
     (part / whole) with / (part / whole) without - 1        by how much the share has grown, in percent
     (part / whole) with - (part / whole) without            the same in percentage points
 
-of expected counts summed over the same rows in the two worlds that an estimand compares; see `src.rates`.
+of expected counts summed over the same rows in the two worlds that an estimand compares; see `src.rates`. Slopes of
+exposures and leads are ratios by themselves: of a part and a share they are those of log odds, which no table has.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from src.equations import Effects, effects
 from src.estimand import Scale, Scales
 from src.panel import LESS, OVER
 from src.rates import SLOPES, Factor, Sums, contrasts, drawn_sums, scales_of, true_sums
-from src.system import Equation
+from src.system import MARK, Equation
 
 ASSUMPTION = ""  # none beyond those of a single outcome
 OF_TERM = "_correlation"  # how the name of what is kept of a term ends
@@ -70,17 +71,33 @@ def of_counts(each: list[Effects], seed: int) -> Scales:
     factors = [Factor(one.equation.collapsed, one.theta) for one in each]
     drawn = [drawn_sums(factors[: k + 1], one.found, seed) for k, one in enumerate(each)]
     known = [true_sums(one.equation.collapsed.regression, one.found) for one in each]
-    of_whole, of_part = (
-        scales_of(sums, true, carried, one.found, one.total)
-        for one, (sums, carried), true in zip(each, drawn, known, strict=True)
-    )
     whole, part = each
+    log = [whole.total, whole.total + grown_of(drawn[1][0], part)]
+    of_whole, of_part = (
+        scales_of(sums, true, carried, one.found, draws)
+        for one, (sums, carried), true, draws in zip(each, drawn, known, log, strict=True)
+    )
     of_share = share_scales(whole, part, [sums for sums, _ in drawn], known, drawn[1][1])
     name, scales = part.equation.name, {}
     for scale, first in of_whole.items():
         second = replace(of_part[scale], found=[named(name, average) for average in of_part[scale].found])
-        scales[scale] = beside(first, second, of_share[scale])
+        scales[scale] = beside(first, without_slopes(second), without_slopes(of_share[scale]))
     return scales
+
+
+def grown_of(sums: Sums, part: Effects) -> np.ndarray:
+    """Row averages of what the share has grown by in logarithms, shape (chain, draw, estimand)."""
+    grown = sums.grown.copy()
+    contrasts(grown, part.found, False)
+    return grown.reshape(part.apart.shape)
+
+
+def without_slopes(scale: Scale) -> Scale:
+    """The estimands that sum over rows."""
+    kept = [k for k, average in enumerate(scale.found) if average.estimand.rpartition(MARK)[2] not in SLOPES]
+    return Scale(
+        [scale.found[k] for k in kept], scale.draws[..., kept], scale.truth[kept], [scale.said[k] for k in kept]
+    )
 
 
 def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[Sums], carried: list[str]) -> Scales:
@@ -90,16 +107,14 @@ def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[S
     """
     name = f"{part.equation.name}{OVER}{OUTCOME}"
     truth = np.array([mine.truth - theirs.truth for mine, theirs in zip(part.found, whole.found, strict=True)])
-    values = on_share(drawn, part.found, part.apart.reshape(-1, len(truth)))
+    values = on_share(drawn, part.found, grown_of(drawn[1], part).reshape(-1, len(truth)))
     true = on_share(known, part.found, truth[None])
     level, scales = levels_in_words(drawn), {}
     for scale, on_scale in values.items():
-        kept = [k for k, average in enumerate(part.found) if scale != "outcome" or average.estimand not in SLOPES]
-        mine = [named(name, replace(part.found[k], truth=truth[k])) for k in kept]
+        mine = [named(name, replace(average, truth=one)) for average, one in zip(part.found, truth, strict=True)]
         on_scale[:, [not average.identified for average in part.found]] = np.nan
-        draws = on_scale.reshape(*part.apart.shape[:2], -1)[..., kept]
-        said = [join(level[k], carried[k]) if scale != "log" else "" for k in kept]
-        scales[scale] = Scale(mine, draws, true[scale][0, kept], said)
+        said = [join(*both) if scale != "log" else "" for both in zip(level, carried, strict=True)]
+        scales[scale] = Scale(mine, on_scale.reshape(part.apart.shape), true[scale][0], said)
     return scales
 
 
@@ -121,8 +136,6 @@ def on_share(sums: Sequence[Sums], found: list[Average], log: np.ndarray) -> dic
     with np.errstate(divide="ignore", invalid="ignore"):
         before, after = part.start / whole.start, (part.start + part.gain) / (whole.start + whole.gain)
         points, percent = 100 * (after - before), 100 * (after / before - 1)
-    slopes = [average.estimand in SLOPES for average in found]
-    percent[:, slopes] = estimand.percent(log[:, slopes])
     for values, relative in ((points, False), (percent, True)):
         contrasts(values, found, relative)
     return {"outcome": points, "percent": percent, "log": log}

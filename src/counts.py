@@ -16,7 +16,8 @@
 
 Then W_i is multiplied by (nu + p) / (nu + p + 2), p = rows - 1 and nu = 2 / Var_pi(log omega), as with Gaussian scales.
 `likelihood=poisson` is omega = 0: the multinomial Poisson, conditional on the total of each unit. Units without any
-event say nothing about f.
+event say nothing about f. A part of the events that there are is binomial given these, with its log odds in the place
+of the logarithm of the mean (`src.sites`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import logsumexp
+from scipy.special import digamma, logsumexp, polygamma
 
 from src.design import Regression
 from src.errors import Errors, Nuisance
@@ -64,9 +65,9 @@ class Levels:
     ----------
     weight : array, shape (row,)
     pull, total : array, shape (unit,)
-        0 for units without any event. Shocks are in `pull`, at their posterior mean.
+        0 for units without any event, but for those of a part. Shocks are in `pull`, at their posterior mean.
     share : array, shape (unit, grid point)
-        Posterior probability of each omega; E[exp(z)] = exp(omega / 2).
+        Posterior probability of each omega; that of the likes of a unit that says nothing.
     omega : array, shape (grid point,)
     height : array, shape (unit,)
         a_i at the estimated f less what units differ by in their effects; where there is no event, the logarithm of
@@ -137,7 +138,7 @@ def estimate(
     panel = regression.panel
     work = Workspace.of(regression, errors, 1.0, terms)
     layout = work.layout
-    counts = Counts.of(panel.outcome, panel.unit, panel.time)
+    counts = Counts.of(panel.outcome, panel.unit, panel.time, panel.whole)
     omega = OMEGA[:1] if errors.scale == "none" else OMEGA
     serial = errors.serial == "ar1" and len(omega) > 1
     now = replace(starting(layout, errors, len(panel.units)), rho=0.3 if serial else 0.0, nu=np.inf)
@@ -198,6 +199,10 @@ def estimate(
         for some in (slice(layout.shocked), layout.blocks.get("unit", slice(0)))
     )
     levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
+    silent = np.setdiff1d(np.arange(len(panel.units)), counts.unit)
+    levels.share[silent] = masses[work.ever[silent].astype(int)] if known is None else known.share[silent]
+    if panel.whole is not None:
+        levels = with_silent_shares(levels, panel, panel.whole, silent)
     return Counted(now, sp.csr_array(sp.diags_array(told) @ information), told * moment, levels)
 
 
@@ -226,7 +231,8 @@ def without_part(panel: Panel) -> list[str]:
                 for some in (none, every)
             ]
             lines.append(
-                f"{name}: {told[0]} with events have none of it and say nothing of its share; {told[1]} nothing else"
+                f"{name}: {told[0]} with events have none of it and {told[1]} nothing else: they do not say how its "
+                "share moves"
             )
     return lines
 
@@ -262,13 +268,31 @@ def levels_of(
     of_slots, pull[counts.unit] = level(sites, counts, prior, omega, counts.padded(f), share)
     weight[counts.row[counts.real]] = of_slots[counts.real]
     pull[counts.unit] -= (of_slots * counts.padded(shocked)).sum(axis=0)
-    total, of_units = np.zeros(units), np.full((units, len(omega)), 1 / len(omega))
+    total, of_units = np.zeros(units), np.zeros((units, len(omega)))
     total[counts.unit], of_units[counts.unit] = of_slots.sum(axis=0), share
     shared = f - shocked - own
     height = np.log(0.5 / np.bincount(unit, np.exp(shared)))
     some = total > 0
     height[some] = ((pull - np.bincount(unit, weight * shared)) / np.where(some, total, 1.0))[some]
     return Levels(weight, pull, total, of_units, omega, height)
+
+
+def with_silent_shares(levels: Levels, panel: Panel, whole: np.ndarray, silent: np.ndarray) -> Levels:
+    """The same with levels of units whose events are all of the part, or none.
+
+    Their share is as likely one number as another beforehand: given k of N events Beta(k + 1, N - k + 1), on average
+    over their events, a Normal of the same mean and variance in the log odds.
+    """
+    k, n = (np.bincount(panel.unit, values) for values in (panel.outcome, whole))
+    rows = np.where(n[panel.unit] > 0, whole, 1.0)
+    of_row = rows / np.bincount(panel.unit, rows)[panel.unit]
+    total = 1 / (polygamma(1, k + 1) + polygamma(1, n - k + 1))
+    pull = total * (digamma(k + 1) - digamma(n - k + 1))
+    mine = np.isin(np.arange(len(n)), silent)
+    weight = np.where(mine[panel.unit], of_row * total[panel.unit], levels.weight)
+    return replace(
+        levels, weight=weight, pull=np.where(mine, pull, levels.pull), total=np.where(mine, total, levels.total)
+    )
 
 
 def renewed(

@@ -99,9 +99,9 @@ class Effects:
     theta : DataArray, dims (chain, draw, column)
         Coefficients, in units of the outcome.
     found : list of Average
-        The same in every equation, their truths those of `total`.
+        The same in every equation, their truths those of `total`, of a share those of the logarithm of its part.
     apart, total : array, shape (chain, draw, estimand)
-        What does not go through the outcomes before, and what goes whatever way.
+        What does not go through the outcomes before, and what goes whatever way; of a share, of its log odds both.
     slopes : array, shape (chain, draw, earlier)
     """
 
@@ -122,12 +122,10 @@ def effects(posterior: xr.Dataset, system: Sequence[Equation], seed: int) -> lis
         found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
         complete = with_means(theta, collapsed, seed + STRIDE * k)
         apart = estimand.draw_estimands(complete, collapsed.regression.design.all_labels, found)
-        slopes = np.zeros((*apart.shape[:2], 0))
+        slopes, total = np.zeros((*apart.shape[:2], 0)), apart
         if equation.earlier:
             slopes = posterior[equation.named(EARLIER)].to_numpy()
-        elif equation.is_share:
-            slopes = np.ones((*apart.shape[:2], k))
-        total = apart + sum(slopes[..., [j]] * before.total for j, before in enumerate(done))
+            total = apart + sum(slopes[..., [j]] * before.total for j, before in enumerate(done))
         if done:
             found = [told_by(average, others) for average, *others in zip(found, *(d.found for d in done), strict=True)]
             apart = np.where([average.identified for average in found], apart, np.nan)

@@ -180,6 +180,8 @@ class Panel:
         Classifications whose levels have an effect of their own in every period.
     offset : array of float, shape (row,), optional
         Exposure to risk of counts, in units of what their rate is of; ones where not given.
+    whole : array of float, shape (row,), optional
+        Number of events of which the outcome is a part.
     others : dict of str to array of float, shape (row,)
         Outcomes beside the first, of a model of several.
     given : dict of str to array of float, shape (row,)
@@ -204,6 +206,7 @@ class Panel:
     truth: Truth | None = None
     fixed: dict[str, Factor] = field(default_factory=dict)
     offset: np.ndarray | None = None
+    whole: np.ndarray | None = None
     others: dict[str, np.ndarray] = field(default_factory=dict)
     given: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -257,6 +260,7 @@ def of_rows(panel: Panel, keep: np.ndarray) -> Panel:
         roster=replace(panel.roster, position=panel.roster.position[kept]),
         truth=truth,
         offset=None if panel.offset is None else panel.offset[keep],
+        whole=None if panel.whole is None else panel.whole[keep],
         others={name: values[keep] for name, values in panel.others.items()},
         given={name: values[keep] for name, values in panel.given.items()},
     )

@@ -27,6 +27,13 @@ with M_d the sum of m_it exp(d tau_it), so that in percent (1 + att) = (1 + att_
 A unit's level is known from its own few events, and p is concave in it: with q_it the share of the row in what f
 expects of the unit, m_it / (1 - q_it) in the place of m_it makes p right on average, because for Poisson counts of
 total n with alpha_i ~ Gamma(n) the probability of none becomes (1 - q_it)^n.
+
+A part of a count is expected to have m_it times the share that is of its kind,
+
+    m_it exp(tau_it) E[1 / (1 + exp(-(a_i + lambda_t + x_it'beta + phi_it + z_it + shocks)))]
+
+with what is felt, tau and phi, as above in either. What it has grown by in logarithms is no linear map of coefficients
+then: the row average is that of the logarithm of the share with over that without, beside that of the whole.
 """
 
 from __future__ import annotations
@@ -40,7 +47,7 @@ import xarray as xr
 
 from models.inputs import BY
 from src.average import ENDS, FIXED, MARGINS, OWN, Average
-from src.chance import MOST_LOG, Probabilities, any_event
+from src.chance import MOST_LOG, Probabilities, any_event, of_kind
 from src.collapse import Collapsed
 from src.counts import Levels
 from src.design import NUISANCE, Regression
@@ -156,6 +163,8 @@ class Sums:
     least, most : array
         Of the probabilities of any event without and with own adoption; of estimands of own adoption alone, and of
         counts that are no part of another.
+    grown : array
+        Of the logarithm of what the share of a part has grown by, divided by `size`.
     size : array, shape (estimand,)
         Weighted number of rows.
     """
@@ -165,13 +174,14 @@ class Sums:
     gain: np.ndarray
     least: np.ndarray
     most: np.ndarray
+    grown: np.ndarray
     size: np.ndarray
 
     @classmethod
     def empty(cls, draws: int, estimands: int) -> Sums:
         """To be filled in."""
-        base, start, gain, least, most = np.full((5, draws, estimands), np.nan)
-        return cls(base, start, gain, least, most, np.full(estimands, np.nan))
+        base, start, gain, least, most, grown = np.full((6, draws, estimands), np.nan)
+        return cls(base, start, gain, least, most, grown, np.full(estimands, np.nan))
 
 
 def on_scales(
@@ -283,8 +293,8 @@ class Drawn:
     shared : float
         Variance of the shocks.
     plans : list of Plan
-    offset : array, shape (row,)
-        Logarithm of the exposure to risk.
+    table : Probabilities, optional
+        Of a share.
     rng : Generator
         For levels.
     """
@@ -294,53 +304,63 @@ class Drawn:
     known: np.ndarray
     shared: float
     plans: list[Plan]
-    offset: np.ndarray
+    table: Probabilities | None
     rng: np.random.Generator
 
     @classmethod
-    def of(cls, factor: Factor, found: list[Average], seed: int, is_first: bool) -> Drawn:
-        """Of a factor; a share has no exposure to risk but the factors before it."""
+    def of(cls, factor: Factor, found: list[Average], seed: int) -> Drawn:
+        """Of a factor."""
         collapsed, regression = factor.collapsed, factor.collapsed.regression
-        assert collapsed.levels is not None
+        levels = collapsed.levels
+        assert levels is not None
         known = all_coefficients(collapsed, factor.theta.transpose("chain", "draw", "column"), seed)
         shared = float(sum((shock.sd * collapsed.s) ** 2 for shock in collapsed.nuisance.shocks.values()))
-        offset = regression.panel.log_offset if is_first else np.zeros(regression.rows)
-        rng = np.random.default_rng([seed, 7])
-        return cls(regression, collapsed.levels, known, shared, plans_of(regression, found), offset, rng)
+        table = None if regression.panel.whole is None else Probabilities.of(of_kind, levels.omega + shared)
+        plans = plans_of(regression, found)
+        return cls(regression, levels, known, shared, plans, table, np.random.default_rng([seed, 7]))
+
+    def expected(self, felt: np.ndarray, omega: np.ndarray) -> np.ndarray:
+        """The factor, shape (draw, row), where `felt` is all but disturbance and shocks, of variance number `omega`."""
+        if self.table is not None:
+            return self.table.at(felt, omega)
+        return np.exp(np.minimum(felt + (self.levels.omega[omega] + self.shared) / 2, MOST_LOG))
 
 
 def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> tuple[Sums, list[str]]:
     """Draws of the sums of every estimand, and what carries each of them; parameters as of `count_scales`."""
-    drawn = [Drawn.of(factor, found, seed + STRIDE * k, k == 0) for k, factor in enumerate(factors)]
+    drawn = [Drawn.of(factor, found, seed + STRIDE * k) for k, factor in enumerate(factors)]
     panel, plans, draws = drawn[0].regression.panel, drawn[0].plans, len(drawn[0].known)
     alone = drawn[0] if len(drawn) == 1 else None  # margins are those of counts that are nobody's part
-    table = Probabilities.of(alone.levels.omega + alone.shared) if alone else None
+    table = Probabilities.of(any_event, alone.levels.omega + alone.shared) if alone else None
     sums, carried = Sums.empty(draws, len(found)), [""] * len(found)
     total = [np.zeros(len(plan.rows)) for plan in plans]
     step = max(CHUNK // len(panel.unit), 1)
     for start in range(0, draws, step):
         some = slice(start, start + step)
         levels = [unit_levels(one.regression, one.levels, one.known[some], one.rng) for one in drawn]
+        number = len(levels[0][0])
         for k, (plan, so_far) in enumerate(zip(plans, total, strict=True)):
             unit = panel.unit[plan.rows]
-            untreated, variance, high, low = 0.0, 0.0, 0.0, 0.0
-            for one, (log_level, omega) in zip(drawn, levels, strict=True):
-                mine, known = one.plans[k], one.known[some]
-                untreated = untreated + plain(one.regression, known, mine.rows, one.offset) + log_level[:, unit]
-                variance = variance + one.levels.omega[omega][:, unit] + one.shared
-                high, low = high + (mine.high @ known.T).T, low + (mine.low @ known.T).T
-            mean = np.exp(np.minimum(untreated + variance / 2, MOST_LOG))
-            high, low = np.minimum(high, MOST_LOG), np.minimum(low, MOST_LOG)
-            sums.base[some, plan.mine] = (plan.into @ mean.T).T
-            sums.start[some, plan.mine] = (plan.into @ (mean * np.exp(low)).T).T
-            sums.gain[some, plan.mine] = (plan.into @ (mean * (np.exp(high) - np.exp(low))).T).T
-            so_far += mean.sum(axis=0)
+            base, before, after = np.ones((3, number, len(plan.rows)))
+            for one, (log_level, chosen) in zip(drawn, levels, strict=True):
+                mine, known, omega = one.plans[k], one.known[some], chosen[:, unit]
+                untreated = plain(one.regression, known, mine.rows) + log_level[:, unit]
+                high, low = (np.minimum((world @ known.T).T, MOST_LOG) for world in (mine.high, mine.low))
+                without, least, most = (one.expected(untreated + felt, omega) for felt in (0.0, low, high))
+                base, before, after = base * without, before * least, after * most
+                if one.table is not None:
+                    sums.grown[some, plan.mine] = (plan.into @ np.log(most / least).T).T
+            sums.base[some, plan.mine] = (plan.into @ base.T).T
+            sums.start[some, plan.mine] = (plan.into @ before.T).T
+            sums.gain[some, plan.mine] = (plan.into @ (after - before).T).T
+            so_far += base.sum(axis=0)
             if alone and table and plan.own:
                 lonely = untreated - np.log1p(-share_of_unit(alone.regression, alone.known[some], plan.rows))
                 for into, felt in ((sums.least, low), (sums.most, high)):
-                    into[some, plan.mine] = (plan.into @ table.at(lonely + felt, levels[0][1][:, unit]).T).T
+                    into[some, plan.mine] = (plan.into @ table.at(lonely + felt, omega).T).T
     for plan, mean in zip(plans, total, strict=True):
         sums.size[plan.mine] = plan.into.sum(axis=1)
+        sums.grown[:, plan.mine] /= sums.size[plan.mine]
         units, of_row = np.unique(panel.unit[plan.rows], return_inverse=True)
         into_units = sp.csr_array((mean, (np.arange(len(mean)), of_row)), shape=(len(mean), len(units)))
         of_units = sp.csr_array(plan.into @ into_units)
@@ -358,7 +378,7 @@ def share_of_unit(regression: Regression, known: np.ndarray, rows: np.ndarray) -
     felt = (regression.matrix[every] @ known.T).T + panel.log_offset[every]
     top = felt.max(axis=1, keepdims=True)
     total = (into @ np.exp(felt - top).T).T
-    return np.minimum(np.exp(plain(regression, known, rows, panel.log_offset) - top) / total[:, of_row], MOST_SHARE)
+    return np.minimum(np.exp(plain(regression, known, rows) - top) / total[:, of_row], MOST_SHARE)
 
 
 def what_carries(share: np.ndarray) -> str:
@@ -426,11 +446,11 @@ def unit_levels(
     return np.where(some, drawn, -np.inf), omega
 
 
-def plain(regression: Regression, known: np.ndarray, rows: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """f without adoption, shape (draw, row): periods, fixed effects, covariates and the offset, shape (row,)."""
+def plain(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """f without adoption, shape (draw, row): periods, fixed effects, covariates and the offset."""
     design = regression.design
     nuisance = positions(regression, [name for name in NUISANCE if name in design.blocks])
-    return (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + offset[rows]
+    return (regression.matrix[rows][:, nuisance] @ known[:, nuisance].T).T + regression.panel.log_offset[rows]
 
 
 def contrasts(values: np.ndarray, found: list[Average], relative: bool) -> None:

@@ -4,7 +4,7 @@
 
     Gaussian   y = f + errors, serially correlated and of unequal scale
     counts     y ~ Multinomial(N, softmax(f + z)) over the rows of a unit, z the disturbance, N its events in the data
-    part       y / q likewise, given the whole, as the model has it: a part may be more than the whole
+    part       y of each row ~ Binomial(n, 1 / (1 + exp(-a - f - z))) of its n events, given that of all y are N
 
 What the model does not draw is as it was estimated from the data: s, rho, scales, shocks, onset; of counts a variance
 of each unit's disturbance, drawn from its probabilities, which the evidence is then told. Effects of periods and
@@ -13,6 +13,8 @@ The level of a unit is flat, too, and with it gone counts are looked at given th
 
     integral over a of Poisson(y | exp(a + f + z)) = Multinomial(y | N, softmax(f + z)) / N    whatever f and z
 
+and of a part likewise, where the level is flat in its expected number, whatever it is drawn at,
+
 so that ranks are uniform for totals that have nothing to do with the draw, and for no levels that lie in a range: at
 its ends effects decide which units have any event, and those that have some differ from those that have none.
 """
@@ -20,11 +22,13 @@ its ends effects decide which units have any event, and those that have some dif
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
 import xarray as xr
-from scipy.special import softmax
+from scipy.optimize import brentq
+from scipy.special import expit, softmax
 
 from models.inputs import CrossProducts
 from src import noise
@@ -33,7 +37,10 @@ from src.design import NUISANCE
 from src.errors import Errors
 from src.panel import first_rows
 from src.products import centred_within
-from src.system import Equation, offset_of
+from src.system import Equation
+
+TRIES = 200  # at a time, of which one in sqrt(2 pi variance of the total) adds up
+REACH = 40.0  # of a level in log odds
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,6 @@ class Redrawn:
     Attributes
     ----------
     outcome : array, shape (row,)
-        Of a part, y / q.
     collapsed : Collapsed
         With its regression and evidence.
     """
@@ -83,8 +89,8 @@ def redrawn(
         weight = collapsed.nuisance.weight[:, None]
         outcome = felt + noise.errors(collapsed.regression, collapsed.nuisance, sigma, weight, rng)[:, 0]
         return Redrawn(outcome, with_outcome(collapsed, errors, outcome))
-    if equation.q is not None:
-        panel = replace(panel, offset=offset_of(before[0], equation.q))
+    if equation.is_share:
+        panel = replace(panel, whole=before[0])
         collapsed = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
     outcome, share = counted(collapsed, felt, rng)
     return Redrawn(outcome, with_outcome(collapsed, errors, outcome, terms, share))
@@ -120,9 +126,31 @@ def counted(collapsed: Collapsed, felt: np.ndarray, rng: np.random.Generator) ->
     for shock in collapsed.nuisance.shocks.values():
         log = log + collapsed.s * noise.shocks(panel, shock, 1, rng)[:, 0]
     events = np.rint(np.bincount(panel.unit, panel.outcome)).astype(int)
-    rows = np.split(log, first_rows(panel.unit)[1:])
-    count = np.concatenate([rng.multinomial(n, softmax(of_unit)) for n, of_unit in zip(events, rows, strict=True)])
-    return count.astype(float), np.eye(levels.share.shape[1])[chosen]
+    rows = partial(np.split, indices_or_sections=first_rows(panel.unit)[1:])
+    if panel.whole is None:
+        found = [rng.multinomial(n, softmax(of_unit)) for n, of_unit in zip(events, rows(log), strict=True)]
+    else:
+        whole = np.rint(panel.whole).astype(int)
+        each = zip(events, rows(whole), rows(log), strict=True)
+        found = [part_of(n, of_unit, odds, rng) for n, of_unit, odds in each]
+    return np.concatenate(found).astype(float), np.eye(levels.share.shape[1])[chosen]
+
+
+def part_of(total: int, whole: np.ndarray, odds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How many of the `whole` events of each row are of a part, given how many are in all, shape (row,).
+
+    Binomials at a level that expects as many, drawn until they add up: Fisher's noncentral hypergeometric law, which no
+    level changes.
+    """
+    if total in (0, whole.sum()):
+        return whole * (total > 0)
+    odds = odds - odds.max()
+    level = brentq(lambda a: whole @ expit(a + odds) - total, -REACH, REACH + np.ptp(odds))
+    while True:
+        tried = rng.binomial(whole, expit(level + odds), (TRIES, len(whole)))
+        added = np.flatnonzero(tried.sum(axis=1) == total)
+        if len(added):
+            return tried[added[0]]
 
 
 def evidence_of(found: Redrawn, columns: np.ndarray) -> CrossProducts:
@@ -177,6 +205,8 @@ def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma:
     panel = regression.panel
     rows = panel.treated
     power = regression.matrix[rows] @ coefficients.T + panel.log_offset[rows, None]
+    if panel.whole is not None:
+        power += np.log(np.maximum(panel.whole[rows], 0.5))[:, None]
     unit = panel.unit[rows]
     starts = first_rows(unit)
     log_total = np.logaddexp.reduceat(power, starts, axis=0)

@@ -306,7 +306,9 @@ def total(
     before: list[np.ndarray],
     mine: xr.Dataset,
 ) -> np.ndarray:
-    """Effects on the outcome of an equation whatever way they go, shape (draw, estimand), in units of the outcome.
+    """Effects on the outcome of an equation whatever way they go, shape (draw, estimand), in its units.
+
+    Of a share, on its log odds.
 
     Parameters
     ----------
@@ -322,8 +324,6 @@ def total(
     """
     s = equation.collapsed.s
     values = s * theta @ np.array([average.weights[columns] for average in found]).T
-    if equation.is_share:
-        return values + before[-1]
     if equation.earlier:
         slopes = mine["earlier_slope"].transpose("chain", "draw", ...).to_numpy().reshape(len(theta), -1)
         values = values + sum(s / scale * slopes[:, [k]] * before[k] for k, scale in enumerate(equation.scale))

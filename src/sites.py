@@ -26,20 +26,36 @@ and bound and evidence are those at this mu, the bound less tr(Q S diag(mu) C di
 C the evidence would be a parabola at the mode of a density that falls off more steeply above it than below, and effects
 would come out too high wherever few events tell them: log y of a count y, in the place of log y - 1 / (2y).
 
+A part of n events, y ~ Binomial(n, s(f + u)) with s the logistic function, s_1, s_2 and s_3 its derivatives, has on
+average over Normal(f + u, diag(S) + diag(A C A'))
+
+    m = n E[s],    w = n E[s_1],    I = 1'w
+
+Under a level that is flat in the log odds effects would come out too large, by a factor of about 1 + 2 / N for a unit
+with N events. Given the total of the part no level matters; and none does where it is flat in the number 1'm that the
+unit is expected to have of the part, so that log I is added to the likelihood, and in the places of the mean and of
+diag mu stand
+
+    mean = m - n E[s_2] / I,    weight = w - n E[s_3] / I
+
+Units whose events are all of the part, or none, say nothing.
+
 R^-1 is tridiagonal, so a pass costs a number of operations in proportion to the rows. Units lie along an axis of their
 own and are padded to equal length: arrays have shape (slot, unit, grid point). A padding slot has mu = 0, R = 1 and no
 part in the constant.
 
-Source: Opper & Archambeau (2009) for the Gaussian variational approximation.
+Source: Opper & Archambeau (2009) for the Gaussian variational approximation; a level that is flat in its expected
+number is the saddlepoint approximation of the conditional likelihood (Davison 1988).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.special import expit
 
 from src.products import ar1_bands
 
@@ -48,6 +64,8 @@ STEP = 2.0  # largest change of u in one pass
 DAMPING = 0.5
 LITTLE = 1e-3  # of a variance of f, in all rows or times the events there: as good as none
 MOST_SLACK = 4.0  # a variance: what no event tells is as wide as its prior, and flat under a flat one
+NODES = 7  # of an average over log odds: exact to 4e-4 where their variance is 2, to 3e-3 where it is 4
+LEAST_LEFT = 0.5  # of w, where the prior of the level takes from it: for one event of a kind that is rare
 
 
 @dataclass(frozen=True)
@@ -63,23 +81,27 @@ class Counts:
     count : array, shape (slot, unit)
         0 in padding.
     time : array of int, shape (slot, unit)
+    whole : array, shape (slot, unit), optional
+        Number of events of which the count is a part.
     """
 
     row: np.ndarray
     unit: np.ndarray
     count: np.ndarray
     time: np.ndarray
+    whole: np.ndarray | None = None
 
     @classmethod
-    def of(cls, count: np.ndarray, unit: np.ndarray, time: np.ndarray) -> Counts:
-        """Of counts on rows sorted by unit, then time, shape (row,); units without any event are left out."""
-        rows = np.bincount(unit)
-        some = np.flatnonzero(np.bincount(unit, count) > 0)
+    def of(cls, count: np.ndarray, unit: np.ndarray, time: np.ndarray, whole: np.ndarray | None = None) -> Counts:
+        """Of counts on rows sorted by unit, then time, shape (row,); units that say nothing are left out."""
+        rows, events = np.bincount(unit), np.bincount(unit, count)
+        some = np.flatnonzero(events > 0 if whole is None else (events > 0) & (events < np.bincount(unit, whole)))
         first = np.r_[0, np.cumsum(rows)[:-1]][some]
         slot = np.arange(rows[some].max())[:, None]
         row = np.where(slot < rows[some], first + slot, -1)
         real = row >= 0
-        return cls(row, some, np.where(real, count[row], 0.0), np.where(real, time[row], 0))
+        mine, when = np.where(real, count[row], 0.0), np.where(real, time[row], 0)
+        return cls(row, some, mine, when, None if whole is None else np.where(real, whole[row], 0.0))
 
     @property
     def real(self) -> np.ndarray:
@@ -144,6 +166,23 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """The likelihood on average over Normal(f + u, diag(S) + slack).
+
+    Attributes
+    ----------
+    mean, weight : array, shape (slot, unit, grid point)
+        0 in padding; mu both, but for a part.
+    common : array, shape (slot, unit, grid point), optional
+        n E[s_2] / I of a part: log I bends by its outer product, too.
+    """
+
+    mean: np.ndarray
+    weight: np.ndarray
+    common: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Sites:
     """Approximations of every unit at every omega, shape (slot, unit, grid point).
 
@@ -162,20 +201,75 @@ class Sites:
     @classmethod
     def start(cls, counts: Counts, f: np.ndarray, points: int) -> Sites:
         """Every unit at its average; f has shape (slot, unit)."""
-        expected = (np.exp(np.minimum(f, MOST_LOG)) * counts.real).sum(axis=0)
-        level = np.log(counts.count.sum(axis=0) / expected)
+        events = counts.count.sum(axis=0)
+        if counts.whole is None:
+            level = np.log(events / (np.exp(np.minimum(f, MOST_LOG)) * counts.real).sum(axis=0))
+        else:
+            whole = counts.whole.sum(axis=0)
+            level = np.log(events / (whole - events)) - (counts.whole * f).sum(axis=0) / whole
         u = np.repeat((level * counts.real)[..., None], points, axis=2)
         return cls(u, np.zeros_like(u), np.zeros_like(u))
 
-    def mean(self, counts: Counts, f: np.ndarray) -> np.ndarray:
-        """mu, 0 in padding."""
-        power = np.minimum(f[..., None] + self.u + (self.variance + self.slack) / 2, MOST_LOG)
-        return np.exp(power) * counts.real[..., None]
+    def expected(self, counts: Counts, f: np.ndarray) -> Expected:
+        """The likelihood on average."""
+        centre, variance = f[..., None] + self.u, self.variance + self.slack
+        if counts.whole is None:
+            mu = np.exp(np.minimum(centre + variance / 2, MOST_LOG)) * counts.real[..., None]
+            return Expected(mu, mu)
+        first, second, third, fourth = of_events(counts.whole, centre, variance, powers)
+        weight = first - second
+        information = weight.sum(axis=0)
+        common = (first - 3 * second + 2 * third) / information
+        taken = (first - 7 * second + 12 * third - 6 * fourth) / information
+        return Expected(first - common, np.maximum(weight - taken, LEAST_LEFT * weight), common)
+
+    def loss(self, counts: Counts, f: np.ndarray) -> np.ndarray:
+        """What the logarithm of the likelihood is less than y'(f + u) on average, shape (unit, grid point)."""
+        if counts.whole is None:
+            return self.expected(counts, f).mean.sum(axis=0)
+        centre, variance = f[..., None] + self.u, self.variance + self.slack
+        lost, weight = of_events(counts.whole, centre, variance, losses)
+        return lost.sum(axis=0) - np.log(weight.sum(axis=0))
+
+
+def powers(odds: np.ndarray) -> Iterator[np.ndarray]:
+    """s, s^2, s^3 and s^4; the derivatives of s are polynomials of s."""
+    share = expit(odds)
+    square = share * share
+    yield from (share, square, share * square, square * square)
+
+
+def losses(odds: np.ndarray) -> Iterator[np.ndarray]:
+    """log(1 + exp(odds)) and s_1."""
+    rest = np.exp(-np.abs(odds))
+    yield from (np.log1p(rest) + np.maximum(odds, 0.0), rest / (1 + rest) ** 2)
+
+
+def of_events(
+    whole: np.ndarray,
+    centre: np.ndarray,
+    variance: np.ndarray,
+    functions: Callable[[np.ndarray], Iterator[np.ndarray]],
+) -> list[np.ndarray]:
+    """Sums over `whole` events, shape (slot, unit), of functions of log odds on average over Normal(centre, variance).
+
+    Returns
+    -------
+    list of array, shape (slot, unit, grid point)
+    """
+    some = whole > 0
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    odds = centre[some] + nodes[:, None, None] * np.sqrt(variance[some])
+    found = []
+    for values in functions(odds):
+        found.append(np.zeros_like(centre))
+        found[-1][some] = whole[some][:, None] * np.tensordot(weights / weights.sum(), values, axes=1)
+    return found
 
 
 @dataclass(frozen=True)
 class Solved:
-    """S = (Q + diag mu)^-1 in factors: the inverse of a tridiagonal matrix plus a rank-one term.
+    """S = (Q + diag mu)^-1 in factors: the inverse of a tridiagonal matrix plus a rank-one term; mu the weight.
 
     Attributes
     ----------
@@ -284,9 +378,12 @@ def improved(
     """
     real = counts.real[..., None]
     for done in range(passes):
-        mu = sites.mean(counts, f)
-        solved = Solved.of(prior, omega, mu)
-        step = solved.times(counts.count[..., None] - mu - pull_of_prior(prior, omega, sites.u))
+        at = sites.expected(counts, f)
+        solved = Solved.of(prior, omega, at.weight)
+        step = solved.times(counts.count[..., None] - at.mean - pull_of_prior(prior, omega, sites.u))
+        if at.common is not None:
+            beside = solved.times(at.common)
+            step -= beside * (dot(at.common, step) / (1 + dot(at.common, beside)))
         share = DAMPING if done < damped else 1.0
         variance = (1 - share) * sites.variance + share * solved.diagonal() * real
         sites = replace(sites, u=sites.u + np.clip(step, -STEP, STEP) * real, variance=variance)
@@ -299,12 +396,12 @@ def bound(sites: Sites, counts: Counts, prior: Prior, omega: np.ndarray, f: np.n
     Less what is `spent`. That of Normal(u, S) with S of the present means: a bound wherever the sites
     stand, and stationary where they end.
     """
-    mu = sites.mean(counts, f)
-    solved = Solved.of(prior, omega, mu)
+    weight = sites.expected(counts, f).weight
+    solved = Solved.of(prior, omega, weight)
     variance = solved.diagonal() * counts.real[..., None]
-    expected = replace(sites, variance=variance).mean(counts, f)
-    fit = np.einsum("tu,tug->ug", counts.count, f[..., None] + sites.u) - expected.sum(axis=0)
-    penalty = dot(sites.u, pull_of_prior(prior, omega, sites.u)) - dot(mu, variance)
+    loss = replace(sites, variance=variance).loss(counts, f)
+    fit = np.einsum("tu,tug->ug", counts.count, f[..., None] + sites.u) - loss
+    penalty = dot(sites.u, pull_of_prior(prior, omega, sites.u)) - dot(weight, variance)
     return fit - 0.5 * penalty + solved.half_log_det(prior, omega)
 
 
@@ -354,14 +451,14 @@ def loosened(
     loose : array, shape (slot, unit, factor)
         From `roots`.
     """
-    mu = sites.mean(counts, f)
-    solved = Solved.of(prior, omega, mu)
-    slack, follows = np.zeros_like(mu), []
-    moves = np.einsum("tuk,tu->uk", loose**2, 1 + mu.max(axis=2)) > LITTLE
+    weight = sites.expected(counts, f).weight
+    solved = Solved.of(prior, omega, weight)
+    slack, follows = np.zeros_like(weight), []
+    moves = np.einsum("tuk,tu->uk", loose**2, 1 + weight.max(axis=2)) > LITTLE
     for k, moved in enumerate(moves.T):
         some = np.flatnonzero(moved)
         one = loose[:, some, k, None]
-        follows.append(Follows(some, solved.of_units(some).times(mu[:, some] * one)))
+        follows.append(Follows(some, solved.of_units(some).times(weight[:, some] * one)))
         slack[:, some] += (one - follows[-1].u) ** 2
     return replace(sites, slack=np.minimum(slack, MOST_SLACK) * counts.real[..., None]), follows
 
@@ -386,15 +483,15 @@ def evidence(
     rows : int
         Of the panel.
     """
-    mu = sites.mean(counts, f)
-    solved = Solved.of(prior, omega, mu)
+    at = sites.expected(counts, f)
+    mu, solved = at.weight, Solved.of(prior, omega, at.weight)
     lengths = len(mu)
     weight = np.zeros((lengths, lengths, mu.shape[1]))
     for j, row in solved.rows():
         weight[j, j:] = -np.einsum("tug,tug,ug->tu", mu[j] * mu[j:], row, share)
         weight[j:, j] = weight[j, j:]
         weight[j, j] += np.einsum("ug,ug->u", mu[j], share)
-    surprise = counts.count[..., None] - mu
+    surprise = counts.count[..., None] - at.mean
     felt = f[..., None] + sites.u
     # W x = diag(mu) (x - S diag(mu) x)
     pull = mu * (felt - solved.times(mu * felt)) + surprise - mu * solved.times(surprise)
@@ -415,9 +512,9 @@ def level(
     The bound is in a_i and f as of a Gaussian outcome zeta with precision W = (V + 1 / diag mu)^-1, so that
     a_i | f ~ Normal((w'zeta - w'f) / 1'w, 1 / 1'w) with w = W 1 = mu B^-1 R^-1 1 / omega.
     """
-    mu = sites.mean(counts, f)
-    solved = Solved.of(prior, omega, mu)
+    at = sites.expected(counts, f)
+    solved = Solved.of(prior, omega, at.weight)
     part = np.where(omega > 0, solved.spike / np.where(omega > 0, omega, 1.0), counts.real[..., None])
-    weight = mu * part
-    pull = dot(weight, f[..., None] + sites.u) + dot(part, counts.count[..., None] - mu)
+    weight = at.weight * part
+    pull = dot(weight, f[..., None] + sites.u) + dot(part, counts.count[..., None] - at.mean)
     return np.einsum("tug,ug->tu", weight, share), np.einsum("ug,ug->u", pull, share)

@@ -13,20 +13,13 @@ whatever way it goes is, for every average of effects alike,
 
 Assumes that shocks and serially correlated errors of an outcome are tied to those of the outcomes before by the same c.
 
-Of counts, the second is a part of the first, y_2 of the y_1 events that there are, and c = 1 by construction:
+Of counts, the second is a part of the first, y_2 of the y_1 events that there are:
 
-    y_2 | y_1 ~ Binomial(y_1, p),    log p = a_i + X phi_2 + z,    theta_2 = theta_1 + phi_2
+    y_2 | y_1 ~ Binomial(y_1, p),    log p / (1 - p) = a_i + X phi_2 + z
 
-so that phi_2 is the effect on the logarithm of the share. It, and not theta_2, is what levels have a prior on: two
-effects that are nearly known to differ by little would be drawn to zero twice. y_2 / q as a Poisson count with y_1 / q
-as exposure to risk has the binomial's mean, which is all that a consistent estimate needs as long as q is one number:
-one for every unit would weigh units by their own events. Its variance is the binomial's on average over events where
-
-    q = 1 - sum m_i p_i^2 / sum m_i p_i,    m_i = min(n_i, COUNTED)
-
-with n_i events of unit i, of which a share p_i is of the kind: of a unit with many more, the disturbance is what makes
-it uncertain, and not chance. With m_i = n_i, q would be that of a few large units. Where they have high shares, chance
-in all others would pass for disturbance, and as chance is new in every period, rho would come out too small.
+so that phi_2 is the effect on the log odds of the share. It, and not the effect on the part, is what levels have a
+prior on: two effects that are nearly known to differ by little would be drawn to zero twice. What disturbs all events
+alike leaves the share as it is, and the two equations are independent.
 """
 
 from __future__ import annotations
@@ -47,9 +40,6 @@ from src.products import centred_within, cross_products, eliminate, least_square
 
 MARK = "::"  # between the name of an equation and that of what is in it
 FIRST = ""  # name of the equation of data.outcome
-NOTHING = 1e-12  # events, where a share of none is looked at: it tells nothing
-COUNTED = 30  # events of a unit, at most, over which q is an average
-LEAST_LEFT_OVER = 0.05  # of q: where nearly all events are of the kind
 LEAST_BREAD = 0.2  # of A in units of P: a single unit may not make a slope's variance endless
 LEAST_LEFT = 1e-6  # of the SD of an outcome: below it, rounding
 MOST_EXPLAINED = 1e5  # residual SD without the outcomes before over that with them
@@ -70,8 +60,6 @@ class Equation:
         Residual SD of the saturated fit without the outcomes before, in units of s.
     ratio : array, shape (earlier,)
         SD of what is left of the outcome over SD of what is left of each of those before; see `residual_ratios`.
-    q : float, optional
-        Of a count given that of which it is a part: its variance over its mean; see `dispersion`.
     """
 
     name: str
@@ -79,12 +67,11 @@ class Equation:
     scale: np.ndarray
     width: float
     ratio: np.ndarray
-    q: float | None = None
 
     @property
     def is_share(self) -> bool:
         """Whether it is a count given that of which it is a part."""
-        return self.q is not None
+        return self.collapsed.regression.panel.whole is not None
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -190,35 +177,13 @@ def collapse_counts(
     regression, _ = build_design(alone(panel, FIRST, {}, False), dict(shares), units)
     whole = collapse(regression, errors)
     assert whole.levels is not None
-    of_kind = alone(panel, name, {}, False)
-    q = dispersion(of_kind.outcome, panel.outcome, panel.unit)
-    of_kind = replace(of_kind, outcome=of_kind.outcome / q, offset=offset_of(panel.outcome, q))
+    of_kind = replace(alone(panel, name, {}, False), whole=panel.outcome, offset=None)
     regression, _ = build_design(of_kind, dict(shares), units)
     try:
         part = collapse(regression, errors, height=whole.levels.height)  # a share amounts to as much as the whole is
     except PanelError as error:
         raise PanelError(f"{name} (as a part of data.outcome): {error}") from None
-    return *only(whole), Equation(name, part, np.zeros(0), 1.0, np.zeros(0), q)
-
-
-def offset_of(whole: np.ndarray, q: float) -> np.ndarray:
-    """The offset of a part of the events of `whole`, shape (row,), where part / q is like a Poisson count."""
-    return np.maximum(whole, NOTHING) / q
-
-
-def dispersion(part: np.ndarray, whole: np.ndarray, unit: np.ndarray) -> float:
-    """q: variance of a part given the whole over its mean, on average over events of the part, `COUNTED` of a unit.
-
-    Of a unit with n events, y of them of the kind, y (y - 1) / (n - 1) has expectation n p^2.
-    """
-    y, n = np.bincount(unit, part), np.bincount(unit, whole)
-    several = n > 1
-    y, n = y[several], n[several]
-    weight = np.minimum(COUNTED / n, 1.0)
-    if not y.any():
-        return 1.0
-    squares = float((weight * y * (y - 1) / (n - 1)).sum())
-    return max(1 - squares / float(weight @ y), LEAST_LEFT_OVER)
+    return *only(whole), Equation(name, part, np.zeros(0), 1.0, np.zeros(0))
 
 
 def alone(panel: Panel, name: str, before: dict[str, np.ndarray], alike: bool) -> Panel:

@@ -128,7 +128,10 @@ def test_correlations_are_read_by_name(each):
     found, draws = across.correlations(tree, system, each[0].found[0])
     assert [(a.estimand, a.group, a.level) for a in found] == [("effect_correlation", "industry", "y1 - outcome")]
     np.testing.assert_array_equal(draws, np.full((2, 3, 1), 0.4))
-    shared = across.correlations(tree, [system[0], replace(system[1], q=1.0)], each[0].found[0])[0]
+    collapsed = system[1].collapsed
+    panel = replace(collapsed.regression.panel, whole=np.ones(1))
+    of_part = replace(collapsed, regression=replace(collapsed.regression, panel=panel))
+    shared = across.correlations(tree, [system[0], replace(system[1], collapsed=of_part)], each[0].found[0])[0]
     assert [a.level for a in shared] == ["y1 in outcome - outcome"]
 
 

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from src import estimand, rates
 from src.average import MARGINS, Average
-from src.chance import Probabilities, any_event
+from src.chance import Probabilities, any_event, of_kind
 from src.collapse import collapse
 from src.design import build_design
 from src.errors import Errors
@@ -177,12 +177,13 @@ def test_probability_of_any_event(x, variance):
     assert any_event(np.array(x), np.array(variance)) == pytest.approx(probability(x, variance), rel=5e-6)
 
 
-def test_table_of_probabilities_and_what_lies_beyond_it():
+@pytest.mark.parametrize("law", [any_event, of_kind])
+def test_table_of_probabilities_and_what_lies_beyond_it(law):
     variance = np.array([0.0, 0.3, 2.5])
-    table = Probabilities.of(variance)
+    table = Probabilities.of(law, variance)
     rng = np.random.default_rng(0)
     x, which = rng.uniform(-20, 14, (40, 50)), rng.integers(0, 3, (40, 50))
-    np.testing.assert_allclose(table.at(x, which), any_event(x, variance[which]), rtol=2e-5)
+    np.testing.assert_allclose(table.at(x, which), law(x, variance[which]), rtol=2e-5)
     assert table.at(np.array([-np.inf]), np.array([1])) == 0
 
 

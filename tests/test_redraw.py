@@ -14,6 +14,7 @@ from src.exposure import row_shares
 from src.generate import draw
 from src.system import FIRST, collapse_all, collapse_counts, only
 from tests.test_generate import world
+from tests.test_sites import conditional
 
 ERRORS, EVENTS = Errors("ar1", "unit"), Errors("ar1", "unit", events=True)
 SMALL = {"units": 240, "periods": 8, "starts": [4, 6], "adopters": [30, 30], "industries": 6, "districts": 8}
@@ -103,10 +104,21 @@ def test_a_part_is_drawn_given_the_whole(counts):
     second = redraw.redrawn(part, EVENTS, (), draw_of(part), [first.outcome], rng)
     panel = second.collapsed.regression.panel
     np.testing.assert_array_equal(panel.outcome, second.outcome)
-    np.testing.assert_allclose((panel.offset * part.q)[first.outcome > 0], first.outcome[first.outcome > 0])
-    assert not second.outcome[first.outcome == 0].any()
+    np.testing.assert_array_equal(panel.whole, first.outcome)
+    assert (second.outcome <= first.outcome).all()
     of_data = np.bincount(panel.unit, part.collapsed.regression.panel.outcome)
-    np.testing.assert_allclose(np.bincount(panel.unit, second.outcome), of_data, atol=0.5)
+    np.testing.assert_array_equal(np.bincount(panel.unit, second.outcome), of_data)
+
+
+def test_parts_that_add_up_follow_fishers_noncentral_hypergeometric_law():
+    whole, odds, rng = np.array([5, 0, 7, 30]), np.array([0.5, 9.0, -0.5, 0.0]), np.random.default_rng(0)
+    drawn = np.array([redraw.part_of(11, whole, odds, rng) for _ in range(4000)])
+    assert (drawn.sum(axis=1) == 11).all()
+    mean, covariance = conditional([5, 0, 7, 30], 11, odds)
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=4 * np.sqrt(covariance.max() / 4000))
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.15)
+    assert redraw.part_of(0, whole, odds, rng).tolist() == [0, 0, 0, 0]
+    assert redraw.part_of(42, whole, odds, rng).tolist() == whole.tolist()
 
 
 def test_fit_of_treated_rows_by_hand(counts, gaussian):
