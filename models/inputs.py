@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 OUTCOME = "outcome"  # what the equation of data.outcome, named "", is called beside others
+UNITLESS = ("_offset", "_length", "_partial", "_tied", "_correlation")  # ends the name of what is not in units of s
 BY = "spill_"  # begins the block of an exposure's slopes by the levels of a group
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEVEL = 0.01  # of the adjusted p value
 KEYS = ["quantity", "group", "level"]
 ACROSS, BANDS = 4, 2000  # panels beside each other; simulations of a band
-SHOWN = 12  # quantities, in terminal and picture
+SHOWN, LONGEST = 12, 28  # quantities, in terminal and picture; letters of a title
 COLUMNS = [*KEYS, "simulations", "mean", "p", "p_adjusted", "held_90"]
 
 
@@ -186,7 +186,7 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, title: str, path: Path) -> Non
             x, ecdf, low, high = ecdf_pit(values[key], 1 - LEVEL, BANDS, rng=np.random.default_rng(0))
             axis.fill_between(x, low - x, high - x, color="#dddddd", linewidth=0)
             axis.plot(x, ecdf - x, color=MODEL, drawstyle="steps-post")
-            axis.set_title(shorten(" ".join(word for word in key if word)))
+            axis.set_title(shorten(" ".join(word for word in key if word), LONGEST))
         for axis in axes[len(shown) :]:
             axis.set_visible(False)
         figure.suptitle(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from models.inputs import UNITLESS
 from src.collapse import Collapsed
 from src.design import NUISANCE, Regression
 from src.kernel import SHAPE
@@ -25,7 +26,6 @@ from src.panel import Panel
 
 ROOT = Path(__file__).parents[1]
 DENSITIES = ("log_prior", "log_likelihood")
-UNITLESS = ("_offset", "_length", "_partial", "_tied", "_correlation", *SHAPE)
 LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas", "scipy", "pyfixest", "diff-diff")
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
@@ -52,7 +52,7 @@ def run_id(settings: dict, data_sha256: str) -> str:
 
 def in_outcome_units(parameters: xr.Dataset, s: float) -> xr.Dataset:
     """Parameters times s, except raw draws and lengths."""
-    return parameters.map(lambda v: v if str(v.name).endswith(UNITLESS) else v * s, keep_attrs=True)
+    return parameters.map(lambda v: v if str(v.name).endswith((*UNITLESS, *SHAPE)) else v * s, keep_attrs=True)
 
 
 def with_nuisance(posterior: xr.Dataset, collapsed: Collapsed, seed: int) -> xr.Dataset:

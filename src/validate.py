@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from models.inputs import UNITLESS
 from src.config import DataConfig, ExposureConfig, exposure_entries
 from src.panel import LESS, OVER, Factor, Panel, PanelError, count, first_rows, some
 from src.read import MISSING_WORDS, labels, numbers
@@ -58,7 +59,6 @@ DERIVED_SUFFIXES = (
     "_contrast",
     "_length",
 )
-UNITLESS = ("_offset", "_length", "_partial", "_tied", "_correlation")  # of src.trace
 OWN_TERMS = (
     "mu",
     "path",

@@ -275,7 +275,7 @@ def conditional(whole, total, f):
 def test_a_part_without_disturbance_is_fishers_noncentral_hypergeometric(whole, total, off):
     """Its slope where the conditional likelihood has none, and its curvature: the level is not there.
 
-    Under a level flat in the log odds the effect would be off by 40% with six events, and by 11% with twenty.
+    Under a level flat in the log odds the effect would be too large by about 2 over the number of events.
     """
     late = np.arange(len(whole)) >= len(whole) / 2
     f = 0.6 * late

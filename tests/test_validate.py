@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from models import hier, nopool, pooled
-from src import estimand, trace
+from models.inputs import UNITLESS
+from src import estimand
 from src.collapse import collapse
 from src.design import build_design
 from src.exposure import row_shares
-from src.kernel import SHAPE
 from src.panel import PanelError
-from src.validate import DERIVED_SUFFIXES, RESERVED_WORDS, UNITLESS
+from src.validate import DERIVED_SUFFIXES, RESERVED_WORDS
 from tests.frames import INF, adoption, changed, coded, rising, tiny
 from tests.worlds import WEAK, staggered
 
@@ -136,11 +136,6 @@ def test_names_derived_from_a_group_are_reserved(suffix):
             coded(tiny(), groups={f"industry{suffix}": "ind"})
     else:
         assert set(coded(tiny(), groups={f"industry{suffix}": "ind"}).groups) == {f"industry{suffix}"}
-
-
-def test_endings_of_what_has_no_unit_are_those_of_the_trace():
-    assert set(UNITLESS) <= set(trace.UNITLESS)
-    assert set(trace.UNITLESS) - set(UNITLESS) <= set(SHAPE)  # whole names of a learned kernel
 
 
 def names_in_a_run(groups: tuple[str, ...]) -> set[str]:
