@@ -37,8 +37,9 @@ def build(
 
     so that theta_j = phi_j + sum c_jl theta_l is the effect on y_j whatever way it goes, phi_j the part that does not
     go through the outcomes before it, and c carries the correlation of residuals. The equation of a share of the first
-    outcome has nothing on its right-hand side: its theta is the effect on the share. Each equation has a hierarchy of
-    its own, in units of its own s; variables of all but the equation named "" bear its name, as in "sa::mu".
+    outcome has nothing on its right-hand side: its theta is the effect on the log odds of the share. Each equation has
+    a hierarchy of its own, in units of its own s; variables of all but the equation named "" bear its name, as in
+    "sa::mu".
 
     Parameters
     ----------

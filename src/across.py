@@ -68,8 +68,7 @@ def beside(one: Scale, *others: Scale) -> Scale:
 
 def of_counts(each: list[Effects], seed: int) -> Scales:
     """Effects on a count, on a part of it, and on the share of the part, by scale."""
-    factors = [Factor(one.equation.collapsed, one.theta) for one in each]
-    drawn = [drawn_sums(factors[: k + 1], one.found, seed) for k, one in enumerate(each)]
+    drawn = drawn_sums([Factor(one.equation.collapsed, one.theta) for one in each], each[0].found, seed)
     known = [true_sums(one.equation.collapsed.regression, one.found) for one in each]
     whole, part = each
     log = [whole.total, whole.total + grown_of(drawn[1][0], part)]
@@ -89,6 +88,7 @@ def grown_of(sums: Sums, part: Effects) -> np.ndarray:
     """Row averages of what the share has grown by in logarithms, shape (chain, draw, estimand)."""
     grown = sums.grown.copy()
     contrasts(grown, part.found, False)
+    grown[:, [not average.identified for average in part.found]] = np.nan
     return grown.reshape(part.apart.shape)
 
 

@@ -90,7 +90,7 @@ def answer(
         chains, per_chain = draws.shape[:2]
         draws = np.concatenate([draws, leads.draws(chains, per_chain, seed)], axis=-1)
     if errors.events:
-        scales = count_scales([Factor(collapsed, theta)], found, draws, seed)
+        scales = count_scales(Factor(collapsed, theta), found, draws, seed)
     else:
         scales = estimand.linear_scales(draws, found, is_log)
     tables = {name: estimand.table(scales, prob)}

@@ -27,6 +27,7 @@ from src.design import (
 )
 from src.errors import FULL, Errors, Nuisance, Shock, prior_of_the_rest, shock_columns, without_first_shocks
 from src.exposure import flat_exposures
+from src.levels import Levels
 from src.nuisance import estimate
 from src.panel import PanelError, count
 from src.passes import indicators_of, precision_of, unchanging
@@ -78,7 +79,7 @@ class Collapsed:
     nuisance: Nuisance
     notes: tuple[str, ...]
     plain: tuple[Regression, CrossProducts]
-    levels: counts.Levels | None = None
+    levels: Levels | None = None
 
 
 def collapse(

@@ -26,10 +26,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import digamma, logsumexp, polygamma
+from scipy.special import logsumexp
 
 from src.design import Regression
 from src.errors import Errors, Nuisance
+from src.levels import Levels, likely
 from src.nuisance import (
     MOST_RHO,
     SETTLED,
@@ -55,31 +56,6 @@ FLAT = 100.0  # prior SD of what is not pooled
 MOST_MOVED = 1.5  # of f in one pass
 SLIDE = 0.05  # distance of the three points of the parabola in rho
 MOST_SLIDE = 0.15
-
-
-@dataclass(frozen=True)
-class Levels:
-    """What the counts say of the level of each unit, given f: a_i ~ Normal((pull - weight'f) / total, 1 / total).
-
-    Attributes
-    ----------
-    weight : array, shape (row,)
-    pull, total : array, shape (unit,)
-        0 for units without any event, but for those of a part. Shocks are in `pull`, at their posterior mean.
-    share : array, shape (unit, grid point)
-        Posterior probability of each omega; that of the likes of a unit that says nothing.
-    omega : array, shape (grid point,)
-    height : array, shape (unit,)
-        a_i at the estimated f less what units differ by in their effects; where there is no event, the logarithm of
-        half an event over what f expects at a_i = 0.
-    """
-
-    weight: np.ndarray
-    pull: np.ndarray
-    total: np.ndarray
-    share: np.ndarray
-    omega: np.ndarray
-    height: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -201,8 +177,8 @@ def estimate(
     levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
     silent = np.setdiff1d(np.arange(len(panel.units)), counts.unit)
     levels.share[silent] = masses[work.ever[silent].astype(int)] if known is None else known.share[silent]
-    if panel.whole is not None:
-        levels = with_silent_shares(levels, panel, panel.whole, silent)
+    if panel.whole is not None and known is None:
+        levels = likely(levels, panel, panel.whole, shocked)
     return Counted(now, sp.csr_array(sp.diags_array(told) @ information), told * moment, levels)
 
 
@@ -275,24 +251,6 @@ def levels_of(
     some = total > 0
     height[some] = ((pull - np.bincount(unit, weight * shared)) / np.where(some, total, 1.0))[some]
     return Levels(weight, pull, total, of_units, omega, height)
-
-
-def with_silent_shares(levels: Levels, panel: Panel, whole: np.ndarray, silent: np.ndarray) -> Levels:
-    """The same with levels of units whose events are all of the part, or none.
-
-    Their share is as likely one number as another beforehand: given k of N events Beta(k + 1, N - k + 1), on average
-    over their events, a Normal of the same mean and variance in the log odds.
-    """
-    k, n = (np.bincount(panel.unit, values) for values in (panel.outcome, whole))
-    rows = np.where(n[panel.unit] > 0, whole, 1.0)
-    of_row = rows / np.bincount(panel.unit, rows)[panel.unit]
-    total = 1 / (polygamma(1, k + 1) + polygamma(1, n - k + 1))
-    pull = total * (digamma(k + 1) - digamma(n - k + 1))
-    mine = np.isin(np.arange(len(n)), silent)
-    weight = np.where(mine[panel.unit], of_row * total[panel.unit], levels.weight)
-    return replace(
-        levels, weight=weight, pull=np.where(mine, pull, levels.pull), total=np.where(mine, total, levels.total)
-    )
 
 
 def renewed(

@@ -124,7 +124,7 @@ def looked_at(model, collapsed: Collapsed, prob: float, seed: int) -> Said:
     if collapsed.levels is None:
         scales = estimand.linear_scales(draws, found, regression.panel.is_log)
     else:
-        scales = count_scales([Factor(collapsed, theta)], found, draws, seed)
+        scales = count_scales(Factor(collapsed, theta), found, draws, seed)
     table = estimand.table(scales, prob, converged=False)
     absurd = pd.concat([shares_of_absurd(scales, name, collapsed) for name in scales], ignore_index=True)
     rows, drawn = outcomes(theta, collapsed, seed)

@@ -49,10 +49,10 @@ from models.inputs import BY
 from src.average import ENDS, FIXED, MARGINS, OWN, Average
 from src.chance import MOST_LOG, Probabilities, any_event, of_kind
 from src.collapse import Collapsed
-from src.counts import Levels
 from src.design import NUISANCE, Regression
 from src.estimand import Scale, Scales, percent
 from src.kernel import BLOCKS
+from src.levels import Levels
 from src.tally import own_map, placed
 
 CHUNK = 8_000_000  # numbers at a time
@@ -100,21 +100,20 @@ def positions(regression: Regression, names: list[str]) -> np.ndarray:
     return regression.design.columns(tuple(names)) if names else np.zeros(0, dtype=int)
 
 
-def count_scales(factors: Sequence[Factor], found: list[Average], draws: np.ndarray, seed: int) -> Scales:
+def count_scales(factor: Factor, found: list[Average], draws: np.ndarray, seed: int) -> Scales:
     """Draws, truths and notes of every estimand by scale: events, percent, and row averages in log points.
 
     Parameters
     ----------
-    factors : sequence of Factor
-        Whose product the expected count is: of a count, its own alone.
+    factor : Factor
     found : list of Average
     draws : array, shape (chain, draw, estimand)
         Row averages.
     seed : int
         Of the draws of levels, periods and covariates.
     """
-    sums, carried = drawn_sums(factors, found, seed)
-    return scales_of(sums, true_sums(factors[-1].collapsed.regression, found), carried, found, draws)
+    ((sums, carried),) = drawn_sums([factor], found, seed)
+    return scales_of(sums, true_sums(factor.collapsed.regression, found), carried, found, draws)
 
 
 def scales_of(sums: Sums, true: Sums, carried: list[str], found: list[Average], draws: np.ndarray) -> Scales:
@@ -161,8 +160,8 @@ class Sums:
     base, start, gain : array
         Of m_it, of m_it exp(low), and of m_it (exp(high) - exp(low)).
     least, most : array
-        Of the probabilities of any event without and with own adoption; of estimands of own adoption alone, and of
-        counts that are no part of another.
+        Of the probabilities of any event without and with own adoption; of estimands of own adoption alone, and of the
+        whole.
     grown : array
         Of the logarithm of what the share of a part has grown by, divided by `size`.
     size : array, shape (estimand,)
@@ -267,7 +266,12 @@ class Plan:
 def plans_of(regression: Regression, found: list[Average]) -> list[Plan]:
     """The estimands that sum over rows, by the worlds that they compare."""
     felt, weight = Felt.of(regression), regression.panel.weight
-    worlds = {"none": 0 * felt.own, "own": felt.own, "others": felt.others, "all": felt.own + felt.others + felt.more}
+    worlds = {
+        "none": sp.csr_array(felt.own.shape),
+        "own": felt.own,
+        "others": felt.others,
+        "all": felt.own + felt.others + felt.more,
+    }
     plans = []
     for high, low in dict.fromkeys(ENDS.values()):
         mine = [k for k, average in enumerate(found) if len(average.rows) and ENDS[average.estimand] == (high, low)]
@@ -293,8 +297,9 @@ class Drawn:
     shared : float
         Variance of the shocks.
     plans : list of Plan
-    table : Probabilities, optional
-        Of a share.
+    is_share : bool
+    table : Probabilities
+        That an event is of a kind, of a share, or that there is any.
     rng : Generator
         For levels.
     """
@@ -304,7 +309,8 @@ class Drawn:
     known: np.ndarray
     shared: float
     plans: list[Plan]
-    table: Probabilities | None
+    is_share: bool
+    table: Probabilities
     rng: np.random.Generator
 
     @classmethod
@@ -315,58 +321,71 @@ class Drawn:
         assert levels is not None
         known = all_coefficients(collapsed, factor.theta.transpose("chain", "draw", "column"), seed)
         shared = float(sum((shock.sd * collapsed.s) ** 2 for shock in collapsed.nuisance.shocks.values()))
-        table = None if regression.panel.whole is None else Probabilities.of(of_kind, levels.omega + shared)
-        plans = plans_of(regression, found)
-        return cls(regression, levels, known, shared, plans, table, np.random.default_rng([seed, 7]))
+        is_share = regression.panel.whole is not None
+        table = Probabilities.of(of_kind if is_share else any_event, levels.omega + shared)
+        plans, rng = plans_of(regression, found), np.random.default_rng([seed, 7])
+        return cls(regression, levels, known, shared, plans, is_share, table, rng)
 
     def expected(self, felt: np.ndarray, omega: np.ndarray) -> np.ndarray:
         """The factor, shape (draw, row), where `felt` is all but disturbance and shocks, of variance number `omega`."""
-        if self.table is not None:
+        if self.is_share:
             return self.table.at(felt, omega)
         return np.exp(np.minimum(felt + (self.levels.omega[omega] + self.shared) / 2, MOST_LOG))
 
 
-def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> tuple[Sums, list[str]]:
-    """Draws of the sums of every estimand, and what carries each of them; parameters as of `count_scales`."""
+def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> list[tuple[Sums, list[str]]]:
+    """Draws of the sums of every estimand, and what carries each of them: of the first factor, then times the next.
+
+    Parameters
+    ----------
+    factors : sequence of Factor
+    found, seed
+        As of `count_scales`.
+    """
     drawn = [Drawn.of(factor, found, seed + STRIDE * k) for k, factor in enumerate(factors)]
     panel, plans, draws = drawn[0].regression.panel, drawn[0].plans, len(drawn[0].known)
-    alone = drawn[0] if len(drawn) == 1 else None  # margins are those of counts that are nobody's part
-    table = Probabilities.of(any_event, alone.levels.omega + alone.shared) if alone else None
-    sums, carried = Sums.empty(draws, len(found)), [""] * len(found)
-    total = [np.zeros(len(plan.rows)) for plan in plans]
+    each = [Sums.empty(draws, len(found)) for _ in drawn]
+    totals = [[np.zeros(len(plan.rows)) for plan in plans] for _ in drawn]
     step = max(CHUNK // len(panel.unit), 1)
     for start in range(0, draws, step):
         some = slice(start, start + step)
         levels = [unit_levels(one.regression, one.levels, one.known[some], one.rng) for one in drawn]
-        number = len(levels[0][0])
-        for k, (plan, so_far) in enumerate(zip(plans, total, strict=True)):
-            unit = panel.unit[plan.rows]
-            base, before, after = np.ones((3, number, len(plan.rows)))
-            for one, (log_level, chosen) in zip(drawn, levels, strict=True):
-                mine, known, omega = one.plans[k], one.known[some], chosen[:, unit]
-                untreated = plain(one.regression, known, mine.rows) + log_level[:, unit]
+        for k, plan in enumerate(plans):
+            base, before, after = np.ones((3, len(levels[0][0]), len(plan.rows)))
+            for one, sums, total, (log_level, chosen) in zip(drawn, each, totals, levels, strict=True):
+                mine, known, omega = one.plans[k], one.known[some], chosen[:, panel.unit[plan.rows]]
+                untreated = plain(one.regression, known, mine.rows) + log_level[:, panel.unit[plan.rows]]
                 high, low = (np.minimum((world @ known.T).T, MOST_LOG) for world in (mine.high, mine.low))
-                without, least, most = (one.expected(untreated + felt, omega) for felt in (0.0, low, high))
+                without, most = (one.expected(untreated + felt, omega) for felt in (0.0, high))
+                least = one.expected(untreated + low, omega) if mine.low.nnz else without
                 base, before, after = base * without, before * least, after * most
-                if one.table is not None:
+                sums.base[some, plan.mine] = (plan.into @ base.T).T
+                sums.start[some, plan.mine] = (plan.into @ before.T).T
+                sums.gain[some, plan.mine] = (plan.into @ (after - before).T).T
+                total[k] += base.sum(axis=0)
+                if one.is_share:
                     sums.grown[some, plan.mine] = (plan.into @ np.log(most / least).T).T
-            sums.base[some, plan.mine] = (plan.into @ base.T).T
-            sums.start[some, plan.mine] = (plan.into @ before.T).T
-            sums.gain[some, plan.mine] = (plan.into @ (after - before).T).T
-            so_far += base.sum(axis=0)
-            if alone and table and plan.own:
-                lonely = untreated - np.log1p(-share_of_unit(alone.regression, alone.known[some], plan.rows))
-                for into, felt in ((sums.least, low), (sums.most, high)):
-                    into[some, plan.mine] = (plan.into @ table.at(lonely + felt, omega).T).T
+                elif plan.own:
+                    lonely = untreated - np.log1p(-share_of_unit(one.regression, known, plan.rows))
+                    for into, felt in ((sums.least, low), (sums.most, high)):
+                        into[some, plan.mine] = (plan.into @ one.table.at(lonely + felt, omega).T).T
+    for sums in each:
+        for plan in plans:
+            sums.size[plan.mine] = plan.into.sum(axis=1)
+            sums.grown[:, plan.mine] /= sums.size[plan.mine]
+    return [(sums, carriers(plans, total, panel.unit, len(found))) for sums, total in zip(each, totals, strict=True)]
+
+
+def carriers(plans: list[Plan], total: list[np.ndarray], unit: np.ndarray, estimands: int) -> list[str]:
+    """What carries each estimand; `total` has the expected counts of the rows of each plan."""
+    carried = [""] * estimands
     for plan, mean in zip(plans, total, strict=True):
-        sums.size[plan.mine] = plan.into.sum(axis=1)
-        sums.grown[:, plan.mine] /= sums.size[plan.mine]
-        units, of_row = np.unique(panel.unit[plan.rows], return_inverse=True)
+        units, of_row = np.unique(unit[plan.rows], return_inverse=True)
         into_units = sp.csr_array((mean, (np.arange(len(mean)), of_row)), shape=(len(mean), len(units)))
         of_units = sp.csr_array(plan.into @ into_units)
         for position, k in enumerate(plan.mine):
             carried[k] = what_carries(of_units[[position]].data)
-    return sums, carried
+    return carried
 
 
 def share_of_unit(regression: Regression, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -427,7 +446,7 @@ def all_coefficients(
 def unit_levels(
     regression: Regression, levels: Levels, known: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """a_i drawn given the coefficients, -inf for units without any event, and the position of each unit's omega.
+    """a_i drawn given the coefficients, -inf where no count tells it, and the position of each unit's omega.
 
     Both of shape (draw, unit).
     """

@@ -13,7 +13,7 @@ The level of a unit is flat, too, and with it gone counts are looked at given th
 
     integral over a of Poisson(y | exp(a + f + z)) = Multinomial(y | N, softmax(f + z)) / N    whatever f and z
 
-and of a part likewise, where the level is flat in its expected number, whatever it is drawn at,
+and of a part likewise to the accuracy of a saddlepoint, its level flat in the number that is expected,
 
 so that ranks are uniform for totals that have nothing to do with the draw, and for no levels that lie in a range: at
 its ends effects decide which units have any event, and those that have some differ from those that have none.
@@ -186,6 +186,7 @@ def treated_fit(found: Redrawn, errors: Errors, coefficients: np.ndarray, sigma:
 
         Gaussian   -|y - X theta - Z eta|^2 / (2 sigma^2) of treated rows, all less the mean of its unit
         counts     sum over units of the log probability of how their events of treated rows spread over these
+        part       the same, each row times the events there
 
     eta, the effects of periods and covariates, has to be drawn with theta: it is flat, so that ranks are those of a
     prior only where they do not change as the outcome moves by Z eta.

@@ -304,7 +304,7 @@ def effects(theta: xr.DataArray, collapsed: Collapsed, seed: int) -> tuple[list[
     draws = estimand.draw_estimands(theta, regression.design.all_labels, found)
     if collapsed.levels is None:
         return found, draws, of_averages(found)
-    return in_log_ratios(rates.count_scales([rates.Factor(collapsed, theta)], found, draws, seed % SEEDS)["percent"])
+    return in_log_ratios(rates.count_scales(rates.Factor(collapsed, theta), found, draws, seed % SEEDS)["percent"])
 
 
 def in_log_ratios(scale: estimand.Scale) -> tuple[list[Average], np.ndarray, np.ndarray]:

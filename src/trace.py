@@ -30,7 +30,7 @@ LIBRARIES = ("pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "pandas",
 # what determines a posterior: a change elsewhere rebuilds tables and figures without refitting
 STAGES = (
     *("panel", "read", "indices", "validate", "examine", "ties", "encode", "synthetic", "stream", "exposure", "kernel"),
-    *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "counts"),
+    *("design", "blocks", "within", "products", "errors", "passes", "nuisance", "sites", "levels", "counts"),
     *("chance", "collapse", "system", "sample", "density"),
 )
 SOURCES = ("models/*.py", *(f"src/{stage}.py" for stage in STAGES))

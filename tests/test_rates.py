@@ -46,7 +46,7 @@ def made():
     )
     found = estimand.averages(collapsed.regression, collapsed.evidence, terms)
     draws = estimand.draw_estimands(theta, design.all_labels, found)
-    return collapsed, theta, found, rates.count_scales([rates.Factor(collapsed, theta)], found, draws, 1)
+    return collapsed, theta, found, rates.count_scales(rates.Factor(collapsed, theta), found, draws, 1)
 
 
 def of(made, scale, estimand, group="", level=""):
@@ -134,7 +134,7 @@ def test_one_effect_for_all_is_the_same_in_log_points_and_in_percent(made):
     one = theta.sel(column=["mu"])
     labels = collapsed.regression.design.all_labels
     draws = estimand.draw_estimands(one, labels, found)
-    percent = rates.count_scales([rates.Factor(collapsed, one)], found, draws, 1)["percent"].draws
+    percent = rates.count_scales(rates.Factor(collapsed, one), found, draws, 1)["percent"].draws
     for k, average in enumerate(found):
         if average.estimand in ("att", "att_event", "att_cohort"):
             np.testing.assert_allclose(percent[..., k], 100 * np.expm1(one.to_numpy()[..., 0]), rtol=1e-9)

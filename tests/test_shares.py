@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from src import across, equations, estimand, fit, rates
 from src.collapse import LOG_POINTS
@@ -21,6 +21,7 @@ from tests.test_generate import world
 
 SMALL = {"units": 160, "periods": 8, "starts": [4, 6], "adopters": [20, 20], "industries": 6, "districts": 8}
 TERMS = ("mu", "path", "industry")
+EVENTS = Errors("ar1", "unit", (), events=True)
 DRAWS = 8
 
 
@@ -32,7 +33,7 @@ def panel_of(**changes):
 def each():
     """Draws of my own of both equations."""
     panel = panel_of()
-    system = collapse_counts(panel, row_shares(panel)[0], Errors("ar1", "unit", (), events=True), "y1", True)
+    system = collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True)
     rng, posterior = np.random.default_rng(0), {}
     for equation in system:
         design = equation.collapsed.regression.design
@@ -51,8 +52,7 @@ def known(scale):
 def test_chance_in_few_events_does_not_pass_for_a_disturbance():
     """Half of the rows without any event, and a few units with most of them."""
     panel = draw(world("parted"), 1, 101)
-    errors = Errors("ar1", "unit", (), events=True)
-    nuisance = collapse_counts(panel, row_shares(panel)[0], errors, "y1", True)[1].collapsed.nuisance
+    nuisance = collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True)[1].collapsed.nuisance
     assert nuisance.rho == pytest.approx(0.6, abs=0.15)
     assert LOG_POINTS * nuisance.never == pytest.approx(0.45, abs=0.1)  # .4, unequal between units
 
@@ -86,43 +86,23 @@ def test_the_share_is_a_binomial_with_an_intercept_for_every_unit():
     assert se == pytest.approx(errors[1], rel=0.1)
 
 
-@pytest.mark.parametrize("events", [1.0, 5.0])
-def test_the_effect_is_that_of_the_world_however_few_events_units_have(events):
-    """Shares far apart; as many intercepts as units make nothing of the effect larger than it is."""
+def test_the_effect_is_that_of_the_world_however_few_events_units_have():
+    """Eight a unit, shares far apart; as many intercepts as units would make the effect larger by a quarter."""
     rng = np.random.default_rng(1)
     base, found = panel_of(units=400, covariates=0, industries=4, adopters=[60, 60]), []
     odds = rng.normal(-0.4, 1.0, 400)[base.unit] + 0.8 * base.treated
-    for _ in range(12):
-        whole = rng.poisson(events, len(odds)).astype(float)
+    for _ in range(24):
+        whole = rng.poisson(1.0, len(odds)).astype(float)
         part = rng.binomial(whole.astype(int), expit(odds)).astype(float)
         panel = replace(base, outcome=whole, others={"y1": part})
         errors = Errors("none", "none", (), events=True)
         collapsed = collapse_counts(panel, row_shares(panel)[0], errors, "y1", False)[1].collapsed
         evidence = collapsed.evidence.take(collapsed.regression.design.columns(("mu",)))
         found.append(evidence.moment[0] / evidence.gram[0, 0])
-    error = np.std(found) / np.sqrt(12)
+    error = np.std(found) / np.sqrt(24)
     assert abs(np.mean(found) - 0.8) < 3 * error
     assert error < 0.06
     assert np.std(found) == pytest.approx(collapsed.s / np.sqrt(evidence.gram[0, 0]), rel=0.6)
-
-
-def test_levels_of_units_whose_events_are_all_of_the_part_or_none():
-    """Beta(k + 1, N - k + 1), on average over events."""
-    panel = panel_of()
-    levels = collapse_counts(panel, row_shares(panel)[0], Errors("ar1", "unit", (), events=True), "y1", False)[
-        1
-    ].collapsed.levels
-    k, n = (np.bincount(panel.unit, values) for values in (panel.others["y1"], panel.outcome))
-    for some in ((k == 0) & (n > 2), (k == n) & (n > 2), n == 0):
-        unit = int(np.flatnonzero(some)[0])
-        drawn = logit(np.random.default_rng(0).beta(k[unit] + 1, n[unit] - k[unit] + 1, 400_000))
-        assert levels.pull[unit] / levels.total[unit] == pytest.approx(drawn.mean(), abs=0.01)
-        assert 1 / levels.total[unit] == pytest.approx(drawn.var(), rel=0.01)
-        mine = panel.unit == unit
-        assert levels.weight[mine].sum() == pytest.approx(levels.total[unit])
-        if n[unit]:
-            np.testing.assert_allclose(levels.weight[mine] / levels.total[unit], panel.outcome[mine] / n[unit])
-    np.testing.assert_allclose(levels.share.sum(axis=1), 1)
 
 
 def test_effects_on_the_part_are_those_on_the_whole_times_those_on_the_share(each):
@@ -223,12 +203,14 @@ def test_what_is_nearly_the_whole_gains_what_the_whole_gains():
     rng = np.random.default_rng(0)
     nearly = panel.outcome - rng.binomial(panel.outcome.astype(int), 0.002)
     shares = row_shares(panel)[0]
-    found = collapse_counts(
-        replace(panel, others={"y1": nearly}), shares, Errors("ar1", "unit", (), events=True), "y1", False
-    )[1].collapsed
+    found = collapse_counts(replace(panel, others={"y1": nearly}), shares, EVENTS, "y1", False)[1].collapsed
     evidence = found.evidence.take(found.regression.design.columns(("mu",)))
     assert 0.002 * abs(evidence.moment[0] / evidence.gram[0, 0]) < 0.005
     assert 0.002 * found.s / np.sqrt(evidence.gram[0, 0]) < 0.01
+
+
+def half(y):
+    return np.floor(y / 2)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +218,9 @@ def test_what_is_nearly_the_whole_gains_what_the_whole_gains():
     [
         (lambda y, p: y + (np.arange(len(y)) == 3), "y1 is larger than data.outcome in 1 row"),
         (lambda y, p: y, "y1 is all of data.outcome, or nothing of it, in every unit"),
-        (lambda y, p: 0 * y, "no adopter has any y1 in any period"),
-        (lambda y, p: y * np.isinf(p.cohort)[p.unit], "no adopter has any y1 in any period"),
+        (lambda y, p: 0 * y, "y1 is all of data.outcome, or nothing of it, in every unit"),
+        (lambda y, p: half(y) * np.isinf(p.cohort)[p.unit], "no adopter has both events that are y1 and others"),
+        (lambda y, p: np.where(np.isinf(p.cohort)[p.unit], half(y), y), "no adopter has both events that are y1"),
     ],
 )
 def test_what_cannot_be_a_part(change, said):
@@ -329,7 +312,7 @@ def test_shares_table_is_on_three_scales(each):
 def test_what_moves_part_and_whole_alike_moves_no_share():
     """Spillovers that leave every row's share alone: what is left is that more exposed rows have other shares."""
     panel = panel_of(exposed=True, spill_district=0.5, spill_industry=0.5)
-    system = collapse_counts(panel, row_shares(panel)[0], Errors("ar1", "unit", (), events=True), "y1", True)
+    system = collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True)
     rng, posterior = np.random.default_rng(0), {}
     terms = (*TERMS, "exposure", "difference")
     for equation in system:
@@ -352,3 +335,25 @@ def test_what_moves_part_and_whole_alike_moves_no_share():
         percent.draws[..., found[name, ""]] for name in ("y1 in outcome::spill_treated", "y1::spill_treated")
     )
     assert np.abs(share).mean() < 0.3 * np.abs(part).mean()
+
+
+def test_effects_on_a_part_that_nothing_tells_have_no_number_on_any_scale():
+    panel = panel_of()
+    silent = np.isfinite(panel.cohort) & (panel.groups["industry"].code == 0)
+    others = {"y1": np.where(silent[panel.unit], 0.0, panel.others["y1"])}
+    system = collapse_counts(replace(panel, others=others), row_shares(panel)[0], EVENTS, "y1", False)
+    rng, posterior = np.random.default_rng(0), {}
+    for equation in system:
+        design = equation.collapsed.regression.design
+        column = equation.named("column")
+        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, len(design.columns(TERMS))))
+        posterior[equation.named("theta")] = xr.DataArray(
+            values, dims=("chain", "draw", column), coords={column: design.labels(TERMS)}
+        )
+    scales = across.of_counts(equations.effects(xr.Dataset(posterior), system, 1), 1)
+    for scale in scales.values():
+        found = known(scale)
+        assert np.isfinite(found["att_by", "industry", "C00"]).all()
+        for name in ("y1::att_by", "y1 in outcome::att_by"):
+            assert np.isnan(found[name, "industry", "C00"]).all()
+            assert np.isfinite(found[name, "industry", "C01"]).all()

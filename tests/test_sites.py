@@ -262,6 +262,9 @@ def conditional(whole, total, f):
 @pytest.mark.parametrize(
     ("whole", "total", "off"),
     [
+        ((50, 50), 1, 0.06),
+        ((50, 50), 99, 0.06),
+        ((2,) * 10, 1, 0.12),
         ((3, 3), 3, 0.08),
         ((2, 1, 3, 0, 2), 4, 0.06),
         ((5, 5), 2, 0.03),
@@ -272,7 +275,8 @@ def conditional(whole, total, f):
         ((20, 20), 20, 0.01),
     ],
 )
-def test_a_part_without_disturbance_is_fishers_noncentral_hypergeometric(whole, total, off):
+@pytest.mark.parametrize("passes", [20, 21])
+def test_a_part_without_disturbance_is_fishers_noncentral_hypergeometric(whole, total, off, passes):
     """Its slope where the conditional likelihood has none, and its curvature: the level is not there.
 
     Under a level flat in the log odds the effect would be too large by about 2 over the number of events.
@@ -283,9 +287,9 @@ def test_a_part_without_disturbance_is_fishers_noncentral_hypergeometric(whole, 
     # the counts of a row are on average what the law says, so that all that is left is what the sites get wrong
     counts = Counts.of(mean, np.zeros(len(whole), dtype=int), np.arange(len(whole)), np.array(whole, float))
     omega, prior, padded = np.zeros(1), Prior.of(counts, 0.0), counts.padded(f)
-    sites = improved(Sites.start(counts, padded, 1), counts, prior, omega, padded, 60, 3)
+    sites = improved(Sites.start(counts, padded, 1), counts, prior, omega, padded, passes, 3)
     W, moment = evidence(sites, counts, prior, omega, padded, np.ones((1, 1)), len(whole))
     information = late @ W.toarray() @ late
     step = (late @ moment - late @ W.toarray() @ f) / information
     assert step == pytest.approx(0, abs=0.6 * off)
-    assert information == pytest.approx(late @ covariance @ late, rel=2.5 * off)
+    assert information == pytest.approx(late @ covariance @ late, rel=max(off, 0.03) + 0.5 * off)
