@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LEVEL = 0.01  # of the adjusted p value
 KEYS = ["quantity", "group", "level"]
 ACROSS, BANDS = 4, 2000  # panels beside each other; simulations of a band
-SHOWN, LONGEST = 12, 28  # quantities, in terminal and picture; letters of a title
+SHOWN, LONGEST = 12, 28  # quantities, in terminal and picture; letters of a line of a title
 COLUMNS = [*KEYS, "simulations", "mean", "p", "p_adjusted", "held_90"]
 
 
@@ -173,7 +174,7 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, title: str, path: Path) -> Non
     from arviz_stats.ecdf_utils import ecdf_pit
     from matplotlib.figure import Figure
 
-    from src.figure import DPI, MODEL, STYLE, WIDTH, shorten
+    from src.figure import DPI, MODEL, STYLE, WIDTH
     from src.trace import whole
 
     values = {key: part.to_numpy() for key, part in rows.groupby(KEYS)["pit"]}
@@ -186,7 +187,7 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, title: str, path: Path) -> Non
             x, ecdf, low, high = ecdf_pit(values[key], 1 - LEVEL, BANDS, rng=np.random.default_rng(0))
             axis.fill_between(x, low - x, high - x, color="#dddddd", linewidth=0)
             axis.plot(x, ecdf - x, color=MODEL, drawstyle="steps-post")
-            axis.set_title(shorten(" ".join(word for word in key if word), LONGEST))
+            axis.set_title("\n".join(wrap(" ".join(word for word in key if word), LONGEST)[:2]))
         for axis in axes[len(shown) :]:
             axis.set_visible(False)
         figure.suptitle(

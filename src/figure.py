@@ -505,6 +505,6 @@ def truth_label(rows: pd.DataFrame) -> str:
     return "truth (generated data)" if rows["truth"].notna().any() else "_truth"
 
 
-def shorten(text: str, most: int = LONGEST_LABEL) -> str:
-    """Text of so many letters at most, as many as fit beside a panel."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shorten(text: str) -> str:
+    """Text that fits beside a panel."""
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
