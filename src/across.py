@@ -71,12 +71,13 @@ def of_counts(each: list[Effects], seed: int) -> Scales:
     drawn = drawn_sums([Factor(one.equation.collapsed, one.theta) for one in each], each[0].found, seed)
     known = [true_sums(one.equation.collapsed.regression, one.found) for one in each]
     whole, part = each
-    log = [whole.total, whole.total + grown_of(drawn[1][0], part)]
+    grown = grown_of(drawn[1][0], part)
+    log = [whole.total, whole.total + grown]
     of_whole, of_part = (
         scales_of(sums, true, carried, one.found, draws)
         for one, (sums, carried), true, draws in zip(each, drawn, known, log, strict=True)
     )
-    of_share = share_scales(whole, part, [sums for sums, _ in drawn], known, drawn[1][1])
+    of_share = share_scales(whole, part, [sums for sums, _ in drawn], grown, known, drawn[1][1])
     name, scales = part.equation.name, {}
     for scale, first in of_whole.items():
         second = replace(of_part[scale], found=[named(name, average) for average in of_part[scale].found])
@@ -100,14 +101,17 @@ def without_slopes(scale: Scale) -> Scale:
     )
 
 
-def share_scales(whole: Effects, part: Effects, drawn: list[Sums], known: list[Sums], carried: list[str]) -> Scales:
+def share_scales(
+    whole: Effects, part: Effects, drawn: list[Sums], grown: np.ndarray, known: list[Sums], carried: list[str]
+) -> Scales:
     """Effects on the share of a part, by scale: in points of the share, in percent of it, and row averages of its log.
 
-    `drawn` and `known` are of the whole, then of the part; `carried` is what carries each effect on the part.
+    `drawn` and `known` are of the whole, then of the part; `grown` is from `grown_of`, and `carried` says what carries
+    each effect on the part.
     """
     name = f"{part.equation.name}{OVER}{OUTCOME}"
     truth = np.array([mine.truth - theirs.truth for mine, theirs in zip(part.found, whole.found, strict=True)])
-    values = on_share(drawn, part.found, grown_of(drawn[1], part).reshape(-1, len(truth)))
+    values = on_share(drawn, part.found, grown.reshape(-1, len(truth)))
     true = on_share(known, part.found, truth[None])
     level, scales = levels_in_words(drawn), {}
     for scale, on_scale in values.items():

@@ -56,14 +56,20 @@ class Probabilities:
         return np.exp(log + np.minimum(x - FEWEST, 0.0))  # below the table it is in proportion to exp(x)
 
 
+def normal_quadrature(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of an average over Normal(0, 1), by Gauss and Hermite, shape (node,) each."""
+    node, weight = np.polynomial.hermite_e.hermegauss(nodes)
+    return node, weight / weight.sum()
+
+
 def any_event(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """p(x, V), by Gauss-Hermite quadrature, shape as given."""
-    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    node, weight = normal_quadrature(NODES)
     power = x[..., None] + np.sqrt(variance)[..., None] * node
-    return -np.expm1(-np.exp(np.minimum(power, MOST_LOG))) @ weight / weight.sum()
+    return -np.expm1(-np.exp(np.minimum(power, MOST_LOG))) @ weight
 
 
 def of_kind(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """q(x, V), likewise."""
-    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
-    return expit(x[..., None] + np.sqrt(variance)[..., None] * node) @ weight / weight.sum()
+    node, weight = normal_quadrature(NODES)
+    return expit(x[..., None] + np.sqrt(variance)[..., None] * node) @ weight

@@ -174,9 +174,9 @@ def estimate(
         s * work.columns[:, some] @ coefficients[some, 0]
         for some in (slice(layout.shocked), layout.blocks.get("unit", slice(0)))
     )
-    levels = levels_of(sites, counts, prior, omega, there, share, shocked, own, panel.unit)
-    silent = np.setdiff1d(np.arange(len(panel.units)), counts.unit)
-    levels.share[silent] = masses[work.ever[silent].astype(int)] if known is None else known.share[silent]
+    of_units = masses[work.ever.astype(int)] if known is None else known.share.copy()
+    of_units[counts.unit] = share
+    levels = levels_of(sites, counts, prior, omega, there, of_units, shocked, own, panel.unit)
     if panel.whole is not None and known is None:
         levels = likely(levels, panel, panel.whole, shocked)
     return Counted(now, sp.csr_array(sp.diags_array(told) @ information), told * moment, levels)
@@ -241,16 +241,16 @@ def levels_of(
     """
     units = unit.max() + 1
     weight, pull = np.zeros(len(shocked)), np.zeros(units)
-    of_slots, pull[counts.unit] = level(sites, counts, prior, omega, counts.padded(f), share)
+    of_slots, pull[counts.unit] = level(sites, counts, prior, omega, counts.padded(f), share[counts.unit])
     weight[counts.row[counts.real]] = of_slots[counts.real]
     pull[counts.unit] -= (of_slots * counts.padded(shocked)).sum(axis=0)
-    total, of_units = np.zeros(units), np.zeros((units, len(omega)))
-    total[counts.unit], of_units[counts.unit] = of_slots.sum(axis=0), share
+    total = np.zeros(units)
+    total[counts.unit] = of_slots.sum(axis=0)
     shared = f - shocked - own
     height = np.log(0.5 / np.bincount(unit, np.exp(shared)))
     some = total > 0
     height[some] = ((pull - np.bincount(unit, weight * shared)) / np.where(some, total, 1.0))[some]
-    return Levels(weight, pull, total, of_units, omega, height)
+    return Levels(weight, pull, total, share, omega, height)
 
 
 def renewed(

@@ -351,10 +351,11 @@ def drawn_sums(factors: Sequence[Factor], found: list[Average], seed: int) -> li
         some = slice(start, start + step)
         levels = [unit_levels(one.regression, one.levels, one.known[some], one.rng) for one in drawn]
         for k, plan in enumerate(plans):
+            unit = panel.unit[plan.rows]
             base, before, after = np.ones((3, len(levels[0][0]), len(plan.rows)))
             for one, sums, total, (log_level, chosen) in zip(drawn, each, totals, levels, strict=True):
-                mine, known, omega = one.plans[k], one.known[some], chosen[:, panel.unit[plan.rows]]
-                untreated = plain(one.regression, known, mine.rows) + log_level[:, panel.unit[plan.rows]]
+                mine, known, omega = one.plans[k], one.known[some], chosen[:, unit]
+                untreated = plain(one.regression, known, mine.rows) + log_level[:, unit]
                 high, low = (np.minimum((world @ known.T).T, MOST_LOG) for world in (mine.high, mine.low))
                 without, most = (one.expected(untreated + felt, omega) for felt in (0.0, high))
                 least = one.expected(untreated + low, omega) if mine.low.nnz else without

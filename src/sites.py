@@ -58,6 +58,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
+from src.chance import normal_quadrature
 from src.products import ar1_bands
 
 MOST_LOG = 30.0  # of a mean: a step that overshoots must not overflow
@@ -258,12 +259,12 @@ def of_events(
     list of array, shape (slot, unit, grid point)
     """
     some = whole > 0
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes, weights = normal_quadrature(NODES)
     odds = centre[some] + nodes[:, None, None] * np.sqrt(variance[some])
     found = []
     for values in functions(odds):
         found.append(np.zeros_like(centre))
-        found[-1][some] = whole[some][:, None] * np.tensordot(weights / weights.sum(), values, axes=1)
+        found[-1][some] = whole[some][:, None] * np.tensordot(weights, values, axes=1)
     return found
 
 

@@ -584,15 +584,15 @@ def check_parts(panel: Panel) -> None:
         of_units, of_whole = np.bincount(panel.unit, values), np.bincount(panel.unit, panel.outcome)
         adopts = np.isfinite(panel.cohort)
         tells = (of_units > 0) & (of_units < of_whole)
-        if tells.any() and not (adopts & tells).any():
-            raise PanelError(
-                f"no adopter has both events that are {name} and others, so the effect on its share cannot be told: "
-                "name another column, or use model=hier"
-            )
         if not tells.any():
             raise PanelError(
                 f"{name} is all of data.outcome, or nothing of it, in every unit, so its share tells nothing: name "
                 "another column"
+            )
+        if not (adopts & tells).any():
+            raise PanelError(
+                f"no adopter has both events that are {name} and others, so the effect on its share cannot be told: "
+                "name another column, or use model=hier"
             )
 
 

@@ -29,20 +29,25 @@ def panel_of(**changes):
     return draw(world("parted", **(SMALL | changes)), 1, 2)
 
 
-@pytest.fixture(scope="module")
-def each():
-    """Draws of my own of both equations."""
-    panel = panel_of()
-    system = collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True)
+def effects_of(system, terms=TERMS, still=()):
+    """Draws of my own of both equations; the terms `still` do not move the share."""
     rng, posterior = np.random.default_rng(0), {}
     for equation in system:
         design = equation.collapsed.regression.design
-        column = equation.named("column")
-        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, len(design.columns(TERMS))))
+        labels, column = design.labels(terms), equation.named("column")
+        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, len(labels)))
+        if equation.is_share:
+            values[..., np.isin(labels, design.labels(still))] = 0.0
         posterior[equation.named("theta")] = xr.DataArray(
-            values, dims=("chain", "draw", column), coords={column: design.labels(TERMS)}
+            values, dims=("chain", "draw", column), coords={column: labels}
         )
     return equations.effects(xr.Dataset(posterior), system, 1)
+
+
+@pytest.fixture(scope="module")
+def each():
+    panel = panel_of()
+    return effects_of(collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True))
 
 
 def known(scale):
@@ -313,18 +318,8 @@ def test_what_moves_part_and_whole_alike_moves_no_share():
     """Spillovers that leave every row's share alone: what is left is that more exposed rows have other shares."""
     panel = panel_of(exposed=True, spill_district=0.5, spill_industry=0.5)
     system = collapse_counts(panel, row_shares(panel)[0], EVENTS, "y1", True)
-    rng, posterior = np.random.default_rng(0), {}
-    terms = (*TERMS, "exposure", "difference")
-    for equation in system:
-        design = equation.collapsed.regression.design
-        size, column = len(design.columns(terms)), equation.named("column")
-        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, size))
-        if equation.is_share:
-            values[..., -len(design.columns(("exposure", "difference"))) :] = 0.0
-        posterior[equation.named("theta")] = xr.DataArray(
-            values, dims=("chain", "draw", column), coords={column: design.labels(terms)}
-        )
-    percent = across.of_counts(equations.effects(xr.Dataset(posterior), system, 1), 1)["percent"]
+    spilling = ("exposure", "difference")
+    percent = across.of_counts(effects_of(system, (*TERMS, *spilling), spilling), 1)["percent"]
     found = dict(zip(((a.estimand, a.level) for a in percent.found), range(len(percent.found)), strict=True))
     k = found["y1 in outcome::spill_control", ""]
     assert np.abs(percent.draws[..., k]).max() < 2
@@ -342,15 +337,7 @@ def test_effects_on_a_part_that_nothing_tells_have_no_number_on_any_scale():
     silent = np.isfinite(panel.cohort) & (panel.groups["industry"].code == 0)
     others = {"y1": np.where(silent[panel.unit], 0.0, panel.others["y1"])}
     system = collapse_counts(replace(panel, others=others), row_shares(panel)[0], EVENTS, "y1", False)
-    rng, posterior = np.random.default_rng(0), {}
-    for equation in system:
-        design = equation.collapsed.regression.design
-        column = equation.named("column")
-        values = rng.normal(0.2, 0.1, (2, DRAWS // 2, len(design.columns(TERMS))))
-        posterior[equation.named("theta")] = xr.DataArray(
-            values, dims=("chain", "draw", column), coords={column: design.labels(TERMS)}
-        )
-    scales = across.of_counts(equations.effects(xr.Dataset(posterior), system, 1), 1)
+    scales = across.of_counts(effects_of(system), 1)
     for scale in scales.values():
         found = known(scale)
         assert np.isfinite(found["att_by", "industry", "C00"]).all()
